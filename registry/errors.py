@@ -1,0 +1,151 @@
+"""The error tree of the whole project.
+
+Contract: every failure that a caller may see is a `ScoreMeshError` with a `Kind` (what sort of failure, free of any
+transport), a stable `reason` (a word for programs, never renamed) and a message for a person. `registry.status` alone
+turns kinds into gRPC statuses. An exception from outside this tree is a bug and is shown as INTERNAL without its text.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar
+
+
+class Kind(Enum):
+    """What sort of failure it is; decides the status and whether a retry elsewhere can help."""
+
+    NOT_FOUND = "not found"
+    ALREADY_EXISTS = "already exists"
+    INVALID = "invalid"
+    PRECONDITION = "precondition"
+    EXHAUSTED = "exhausted"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    CONFLICT = "conflict"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal"
+
+
+class ScoreMeshError(Exception):
+    """Root of the tree. `retry_after_ms` is a hint: after this time a retry may succeed; 0 means unknown."""
+
+    kind: ClassVar[Kind] = Kind.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, retry_after_ms: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_ms = retry_after_ms
+
+
+class ModelNotFoundError(ScoreMeshError):
+    """No such tenant, model, version or alias, or it belongs to somebody else."""
+
+    kind = Kind.NOT_FOUND
+    reason = "MODEL_NOT_FOUND"
+
+
+class VersionExistsError(ScoreMeshError):
+    """A version is immutable: it can't be published twice with different content."""
+
+    kind = Kind.ALREADY_EXISTS
+    reason = "VERSION_EXISTS"
+
+
+class InvalidRequestError(ScoreMeshError):
+    """The request can't be understood: garbage bytes, a missing field, a bad name."""
+
+    kind = Kind.INVALID
+    reason = "INVALID_REQUEST"
+
+
+class InvalidFeaturesError(InvalidRequestError):
+    """The request is well formed but its features don't fit the model."""
+
+    reason = "INVALID_FEATURES"
+
+
+class ArtifactRejectedError(ScoreMeshError):
+    """A file offered for publishing isn't a model that a scorer may load."""
+
+    kind = Kind.INVALID
+    reason = "ARTIFACT_REJECTED"
+
+
+class ModelUnusableError(ScoreMeshError):
+    """A published model can't be loaded, and trying again will not help."""
+
+    kind = Kind.PRECONDITION
+    reason = "MODEL_UNUSABLE"
+
+
+class DigestMismatchError(ModelUnusableError):
+    """The stored bytes aren't those that were published."""
+
+    reason = "DIGEST_MISMATCH"
+
+
+class MessageTooLargeError(ScoreMeshError):
+    """A message is over the size limit."""
+
+    kind = Kind.EXHAUSTED
+    reason = "MESSAGE_TOO_LARGE"
+
+
+class OverloadedError(ScoreMeshError):
+    """A bounded queue or the memory budget is full."""
+
+    kind = Kind.EXHAUSTED
+    reason = "OVERLOADED"
+
+
+class DeadlineError(ScoreMeshError):
+    """The time of the request is over."""
+
+    kind = Kind.DEADLINE
+    reason = "DEADLINE_EXCEEDED"
+
+
+class CancelledError(ScoreMeshError):
+    """The caller went away."""
+
+    kind = Kind.CANCELLED
+    reason = "CANCELLED"
+
+
+class ConflictError(ScoreMeshError):
+    """Somebody else changed the same record first; read it again and decide anew."""
+
+    kind = Kind.CONFLICT
+    reason = "CONFLICT"
+
+
+class UnavailableError(ScoreMeshError):
+    """This server can't answer now; another one may."""
+
+    kind = Kind.UNAVAILABLE
+    reason = "UNAVAILABLE"
+
+
+class NoScorerError(UnavailableError):
+    """No member is alive that could score the model."""
+
+    reason = "NO_SCORER"
+
+
+class DrainingError(UnavailableError):
+    """This server is shutting down and takes no new work."""
+
+    reason = "DRAINING"
+
+
+class EtcdUnavailableError(UnavailableError):
+    """No etcd endpoint answered."""
+
+    reason = "ETCD_UNAVAILABLE"
+
+
+class StoreUnavailableError(UnavailableError):
+    """Object storage did not answer."""
+
+    reason = "STORE_UNAVAILABLE"
