@@ -149,3 +149,9 @@ class StoreUnavailableError(UnavailableError):
     """Object storage did not answer."""
 
     reason = "STORE_UNAVAILABLE"
+
+
+class ObjectMissingError(ModelUnusableError):
+    """Object storage answered that there is no object under the path."""
+
+    reason = "OBJECT_MISSING"

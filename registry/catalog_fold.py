@@ -1,0 +1,149 @@
+"""What a scorer holds of the catalog, folded from reads and watch events. Pure.
+
+Two streams tell about a model: reads on demand, which answer at some revision of etcd, and the watch, which lags behind.
+They race, so every entry carries the revision that its value is known to be true at, and three rules keep the newest:
+
+1. An event no newer than the entry's revision is old news and changes nothing.
+2. While a read is under way its model is listened to; when the answer is older than an event that passed meanwhile,
+   the event's value wins. Reads are linearizable, so an event from before the read began can't be missing in it.
+3. A new listing of the watch (it lost its place, or etcd was restored, and revisions may have gone backwards) replaces
+   what is not newer than itself, drops what claims to be newer, and makes reads under way be made again.
+
+Invariants: memory is bounded by `capacity` entries plus the reads under way; events never add an entry; the value held
+for a model is never older than the newest event or read seen for it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from registry.model import LIVE, ModelRecord, ModelRef, ModelVersion
+
+VERSIONS_PER_MODEL = 64
+
+
+class Entry:
+    """One model. `record` is None where etcd has no such model. `versions` has the versions that may be asked for by
+    number: those of the aliases, and others read from object storage, None for one that isn't there either."""
+
+    __slots__ = ("record", "revision", "versions")
+
+    def __init__(self, revision: int, record: ModelRecord | None) -> None:
+        self.revision = revision
+        self.record = record
+        self.versions: dict[str, ModelVersion | None] = _named_versions(record)
+
+    def replaced(self, revision: int, record: ModelRecord | None) -> Entry:
+        """The entry after an event: versions that were found stay, since they never change; those that were missing are
+        forgotten, since publishing one is what made the event."""
+        entry = Entry(revision, record)
+        if record is not None:
+            for version in self.versions.values():
+                if version is not None:
+                    entry.remember(version.version, version)
+        return entry
+
+    def remember(self, name: str, version: ModelVersion | None) -> None:
+        """Hold what a version is. When there are too many, all but those of the aliases are forgotten first."""
+        if len(self.versions) >= VERSIONS_PER_MODEL:
+            self.versions = _named_versions(self.record)
+        self.versions.setdefault(name, version)
+
+
+class Read:
+    """A read under way. `revision` and `record`: the newest event that passed meanwhile, 0 when none did."""
+
+    __slots__ = ("record", "ref", "revision", "void")
+
+    def __init__(self, ref: ModelRef) -> None:
+        self.ref = ref
+        self.revision = 0
+        self.record: ModelRecord | None = None
+        self.void = False
+
+
+class CatalogFold:
+    """The held entries, least recently used first to leave. Not safe for several threads."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._held: OrderedDict[ModelRef, Entry] = OrderedDict()
+        self._reads: dict[ModelRef, Read] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def find(self, ref: ModelRef) -> Entry | None:
+        """The entry of a model, which becomes the most recently used one; None when it isn't held."""
+        entry = self._held.get(ref)
+        if entry is not None:
+            self._held.move_to_end(ref)
+        return entry
+
+    def lookup(self, ref: ModelRef, version: str, alias: str) -> ModelVersion | None:
+        """The version asked for by number, else by alias (default "live"); None when it isn't held or doesn't exist."""
+        entry = self._held.get(ref)
+        if entry is None:
+            return None
+        self._held.move_to_end(ref)
+        if version:
+            return entry.versions.get(version)
+        return entry.record.aliases.get(alias or LIVE) if entry.record is not None else None
+
+    def wants(self, ref: ModelRef) -> bool:
+        """Whether an event of this model can change anything; others need not even be decoded."""
+        return ref in self._held or ref in self._reads
+
+    def begin(self, ref: ModelRef) -> Read:
+        """Start to listen for a model, before its read is sent. At most one read of a model at a time."""
+        if ref in self._reads:
+            raise ValueError(f"a read of {ref} is under way")
+        read = self._reads[ref] = Read(ref)
+        return read
+
+    def abandon(self, read: Read) -> None:
+        """Stop to listen: the read failed."""
+        self._reads.pop(read.ref, None)
+
+    def finish(self, read: Read, revision: int, record: ModelRecord | None) -> Entry | None:
+        """Hold the answer of a read made at `revision`, or the newer event; None when the read must be made again."""
+        self.abandon(read)
+        if read.void:
+            return None
+        if read.revision > revision:
+            revision, record = read.revision, read.record
+        held = self._held.get(read.ref)
+        if held is not None and held.revision >= revision:
+            return held
+        return self._hold(read.ref, Entry(revision, record))
+
+    def apply(self, ref: ModelRef, revision: int, record: ModelRecord | None) -> None:
+        """Fold one event of the watch; None means that the key was deleted."""
+        read = self._reads.get(ref)
+        if read is not None and revision > read.revision:
+            read.revision, read.record = revision, record
+        entry = self._held.get(ref)
+        if entry is not None and revision > entry.revision:
+            self._held[ref] = entry.replaced(revision, record)
+
+    def relist(self, revision: int, record_of: Callable[[ModelRef], ModelRecord | None]) -> None:
+        """Fold a listing of the whole state at `revision`; `record_of` is asked for held models only."""
+        for read in self._reads.values():
+            read.void = True
+        for ref, entry in list(self._held.items()):
+            if entry.revision > revision:
+                del self._held[ref]
+            else:
+                self._held[ref] = entry.replaced(revision, record_of(ref))
+
+    def _hold(self, ref: ModelRef, entry: Entry) -> Entry:
+        self._held[ref] = entry
+        self._held.move_to_end(ref)
+        if len(self._held) > self._capacity:
+            self._held.popitem(last=False)
+        return entry
+
+
+def _named_versions(record: ModelRecord | None) -> dict[str, ModelVersion | None]:
+    return {} if record is None else {version.version: version for version in record.aliases.values()}

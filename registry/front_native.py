@@ -1,0 +1,198 @@
+"""A front on `pygrpc_native`, whose HTTP/2 and gRPC work runs in Rust outside the GIL.
+
+It uses the package's event interface instead of its `aio.server`: one thread waits for events and hands them to the
+event loop in batches, so that a call costs neither a task nor a coroutine. What the package doesn't serve (other
+services, such as health) goes to a `grpc.aio` server behind it, on a Unix socket. Insecure ports only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from math import inf
+from pathlib import Path
+
+import grpc
+from pygrpc_native import EVENT_CALL, STREAM_FULL, NativeGrpcFront
+
+from registry.front import Gate, Method, run_handler, wait_idle
+from registry.status import Failure, trailers
+
+_EVENTS_PER_TURN = 256
+
+Servicers = Sequence[Callable[[grpc.aio.Server], None]]
+Event = tuple[int, int, int, bytes, object, tuple[object, str, float | None]]
+
+
+class _NativeCall:
+    """A unary call. The front's own id is its key in `_open`, from which it leaves when it's finished."""
+
+    __slots__ = ("_front", "_id", "deadline", "on_cancel", "payload")
+
+    def __init__(self, front: NativeFront, call_id: int, payload: bytes, deadline: float) -> None:
+        self._front = front
+        self._id = call_id
+        self.payload = payload
+        self.deadline = deadline
+        self.on_cancel: Callable[[], None] | None = None
+
+    def respond(self, payload: bytes) -> None:
+        if self._front.finish(self._id):
+            self._front.native.respond(self._id, payload)
+
+    def end(self) -> None:
+        raise RuntimeError("a unary call ends with its response")
+
+    def fail(self, failure: Failure) -> None:
+        if self._front.finish(self._id):
+            self._front.native.fail(self._id, failure.code, failure.message, trailing_metadata=list(trailers(failure)))
+
+
+class _NativeStream(_NativeCall):
+    """A call that answers with a stream. What the caller is too slow to take is kept here and sent by a task, which only
+    then exists; the messages of one call are bounded by the items of its request."""
+
+    __slots__ = ("_backlog", "_ended")
+
+    def __init__(self, front: NativeFront, call_id: int, payload: bytes, deadline: float) -> None:
+        super().__init__(front, call_id, payload, deadline)
+        self._backlog: deque[bytes] = deque()
+        self._ended = False
+
+    def respond(self, payload: bytes) -> None:
+        if self._backlog:
+            self._backlog.append(payload)
+        elif self._front.native.stream_try_send(self._id, payload) == STREAM_FULL:
+            self._backlog.append(payload)
+            self._front.spawn(self._send_backlog())
+
+    def end(self) -> None:
+        self._ended = True
+        if not self._backlog and self._front.finish(self._id):
+            self._front.native.stream_end(self._id)
+
+    async def _send_backlog(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._backlog:
+            sent = await loop.run_in_executor(None, self._front.native.stream_send, self._id, self._backlog[0])
+            if not sent:  # the caller has gone; the front tells it by a cancellation too
+                self._backlog.clear()
+                return
+            self._backlog.popleft()
+        if self._ended:
+            self.end()
+
+
+class NativeFront:
+    """See `registry.front.Front`."""
+
+    def __init__(self, address: str, methods: Sequence[Method], servicers: Servicers, gate: Gate) -> None:
+        try:
+            self.native = NativeGrpcFront(
+                address, [], io_threads=1, call_details=True, delay_stream_headers=True, keepalive_permit_without_calls=False
+            )
+        except OSError as error:
+            raise OSError(f"can't listen on {address}: {error}") from error
+        self._methods = methods
+        self._servicers = servicers
+        self._gate = gate
+        self._open: dict[int, _NativeCall] = {}
+        self._events: deque[list[Event]] = deque()
+        self._scheduled = False
+        self._fallback: grpc.aio.Server | None = None
+        self._fallback_dir = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        return int(self.native.bound_port)
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if self._servicers:
+            await self._start_fallback()
+        self.native.add_methods([(method.path, method.streaming) for method in self._methods])
+        self._table = [(method.handler, _NativeStream if method.streaming else _NativeCall) for method in self._methods]
+        self.native.start()
+        threading.Thread(target=self._receive, name="front-receive", daemon=True).start()
+
+    async def _start_fallback(self) -> None:
+        self._fallback_dir = tempfile.mkdtemp(prefix="scoremesh-front-")
+        path = str(Path(self._fallback_dir, "fallback.sock"))
+        self._fallback = grpc.aio.server()
+        for add in self._servicers:
+            add(self._fallback)
+        self._fallback.add_insecure_port(f"unix:{path}")
+        await self._fallback.start()
+        self.native.set_fallback(path)
+
+    def _receive(self) -> None:
+        # A second wake-up of the loop before it has run would be a wasted system call.
+        while (events := self.native.recv_batch_details(_EVENTS_PER_TURN)) is not None:
+            self._events.append(events)
+            if not self._scheduled:
+                self._scheduled = True
+                try:
+                    self._loop.call_soon_threadsafe(self._dispatch)
+                except RuntimeError:  # the loop was closed without stop()
+                    return
+
+    def _dispatch(self) -> None:
+        self._scheduled = False
+        now = self._loop.time()
+        while self._events:
+            for kind, call_id, method_id, payload, _key, details in self._events.popleft():
+                if kind == EVENT_CALL:
+                    left_s = details[2]
+                    self._admit(call_id, method_id, payload, inf if left_s is None else now + left_s)
+                else:
+                    self._cancel(call_id)
+
+    def _admit(self, call_id: int, method_id: int, payload: bytes, deadline: float) -> None:
+        handler, kind = self._table[method_id]
+        call = self._open[call_id] = kind(self, call_id, payload, deadline)
+        self._gate.running += 1
+        refusal = self._gate.refusal(len(payload))
+        if refusal is not None:
+            call.fail(refusal)
+        else:
+            run_handler(handler, call)
+
+    def _cancel(self, call_id: int) -> None:
+        call = self._open.get(call_id)
+        if call is not None:
+            self.finish(call_id)
+            if call.on_cancel is not None:
+                call.on_cancel()
+
+    def finish(self, call_id: int) -> bool:
+        """Count a call as finished; False when it was already."""
+        if self._open.pop(call_id, None) is None:
+            return False
+        self._gate.leave()
+        return True
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run `work` until it ends or the front stops."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def refuse_new(self, message: str) -> None:
+        self._gate.close(message)
+
+    async def idle(self, timeout_s: float) -> bool:
+        return await wait_idle(self._gate, timeout_s)
+
+    async def stop(self) -> None:
+        if self._fallback is not None:
+            await self._fallback.stop(0)
+        await asyncio.get_running_loop().run_in_executor(None, self.native.close)
+        for call_id in list(self._open):
+            self._cancel(call_id)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        shutil.rmtree(self._fallback_dir, ignore_errors=True)

@@ -1,0 +1,74 @@
+"""Keeps a link open to every member, and gives the forwarder a fresh placement whenever the membership changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from ssl import SSLContext
+
+from registry.member_fold import MembersView
+from router.channel import Channel
+from router.forward import Forwarder
+from router.link import PATH, Link
+from router.placement import Placement
+from router.retry import RetryPolicy
+
+_log = logging.getLogger(__name__)
+_IDLE_POLL_S = 0.05
+
+
+class Fleet:
+    """Owns the links. A link whose member has left is closed once its work is done, or after `linger_s`."""
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        policy: RetryPolicy,
+        *,
+        cluster: str,
+        replicas: int,
+        tls: SSLContext | None,
+        linger_s: float = 5.0,
+    ) -> None:
+        self._forwarder = forwarder
+        self._policy = policy
+        self._cluster = cluster
+        self._replicas = replicas
+        self._tls = tls
+        self._linger_s = linger_s
+        self._links: dict[str, Link] = {}
+        self._addresses: dict[str, str] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.view: MembersView | None = None
+
+    def apply(self, view: MembersView) -> None:
+        """Route by this view from now on."""
+        addresses = {member.id: member.address for member in view.members.values()}
+        for member_id in [known for known, address in self._addresses.items() if addresses.get(known) != address]:
+            self._retire(self._links.pop(member_id))
+        for member_id in addresses.keys() - self._links.keys():
+            channel = Channel(addresses[member_id], PATH, ssl=self._tls)
+            self._links[member_id] = Link(channel, self._forwarder.on_result, self._policy)
+        self._addresses = addresses
+        self.view = view
+        placement = Placement(view.members.values(), replicas=self._replicas)
+        self._forwarder.use(placement, dict(self._links), f"no scorer is alive in cluster {self._cluster!r}")
+        _log.info("membership epoch %d: %d members", view.epoch, len(view.members))
+
+    def _retire(self, link: Link) -> None:
+        task = asyncio.get_running_loop().create_task(self._close(link))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._linger_s
+        while not link.idle and loop.time() < until:
+            await asyncio.sleep(_IDLE_POLL_S)
+        await link.aclose()
+
+    async def aclose(self) -> None:
+        """Close every link."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, *(link.aclose() for link in self._links.values()), return_exceptions=True)

@@ -1,0 +1,100 @@
+"""A router process from start to stop.
+
+Start: it listens at once and says NOT_SERVING until etcd has told who is alive; an etcd that is dead is waited for.
+Run: the last view keeps routing whatever happens to etcd.
+Stop (SIGTERM): it says NOT_SERVING, goes on serving until callers have left or `drain_s` is half over, then refuses new
+calls with UNAVAILABLE, waits for the running ones, and closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator
+
+from registry.etcd import Etcd, TlsFiles
+from registry.front import Front, Method
+from registry.keys import Keys
+from registry.member_fold import MembersView
+from registry.members import follow_members
+from registry.server import Health, listen
+from router.config import RouterConfig
+from router.fleet import Fleet
+from router.forward import Forwarder
+from router.retry import RetryPolicy
+
+SERVICE = "scoremesh.scoring.v1.ScoringService"
+_log = logging.getLogger(__name__)
+
+
+class Router:
+    """The parts of a router, put together."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        policy = RetryPolicy()
+        self._config = config
+        self._forwarder = Forwarder(policy, default_timeout_s=config.default_timeout_s)
+        self._fleet = Fleet(
+            self._forwarder, policy, cluster=config.cluster, replicas=config.replicas, tls=link_tls(config.tls)
+        )
+        self._health = Health([SERVICE])
+        self.front: Front = listen(
+            config.listen,
+            methods(self._forwarder),
+            [self._health.add_to],
+            tls=config.tls,
+            front=config.front,
+            max_message_bytes=config.max_message_bytes,
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve inside this context; leaving it drains and stops."""
+        config = self._config
+        etcd = Etcd(config.etcd, user=config.etcd_user, password=config.etcd_password, tls=config.etcd_tls)
+        await self._health.set_ready(False)
+        await self.front.start()
+        follower = asyncio.create_task(follow_members(etcd, Keys(config.cluster), self._on_view))
+        try:
+            yield
+        finally:
+            await self._drain()
+            follower.cancel()
+            await asyncio.gather(follower, return_exceptions=True)
+            await self.front.stop()
+            await self._fleet.aclose()
+            await etcd.aclose()
+
+    def _on_view(self, view: MembersView) -> None:
+        self._fleet.apply(view)
+        if not self._health.ready:
+            self._readying = asyncio.create_task(self._health.set_ready(True))
+
+    async def _drain(self) -> None:
+        await self._health.set_ready(False)
+        _log.info("draining")
+        await self.front.idle(self._config.drain_s / 2)
+        self.front.refuse_new("this router is shutting down; ask another one")
+        await self.front.idle(self._config.drain_s)
+
+
+def methods(forwarder: Forwarder) -> list[Method]:
+    """What a router serves."""
+    return [
+        Method(f"/{SERVICE}/Score", forwarder.score),
+        Method(f"/{SERVICE}/ScoreBatch", forwarder.score_batch),
+        Method(f"/{SERVICE}/StreamScoreBatch", forwarder.stream_score_batch, streaming=True),
+    ]
+
+
+def link_tls(tls: TlsFiles | None) -> ssl.SSLContext | None:
+    """How to speak to scorers: in plain text, or with TLS against the CA and with this router's own certificate."""
+    if tls is None:
+        return None
+    context = ssl.create_default_context(cafile=str(tls.ca))
+    context.set_alpn_protocols(["h2"])
+    if tls.cert is not None:
+        context.load_cert_chain(tls.cert, tls.key)
+    return context
