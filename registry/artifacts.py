@@ -152,5 +152,5 @@ def _translated(verb: str, path: str) -> Iterator[None]:
     except ValueError as error:
         raise InvalidRequestError(f"{path[:200]!r} is not a path of the store") from error
     except (BaseError, OSError) as error:
-        _log.warning("object storage failed to %s %s: %s", verb, path, error)
+        _log.warning("object storage failed to %s %s: %s", verb, path, str(error).partition("\n")[0])
         raise StoreUnavailableError(f"object storage failed to {verb} {path}; see the log") from error

@@ -1,32 +1,40 @@
 """The catalog as a scorer sees it: which version a request means, from memory wherever it can be.
 
-Contract: `lookup` answers from memory and never waits; `resolve` reads what is missing, once for all who ask at the same
-time, and also remembers what does not exist. `run` follows the watch and keeps what is held up to date; the rules of
-the race between reads and watch are those of `registry.catalog_fold`. Memory grows with the models that are asked for,
-up to `capacity`, never with the catalog. While etcd is down all that is held keeps answering.
+Contract: `lookup` answers from memory and never waits; `resolve` reads what is missing, once for all who ask at the
+same time, and also remembers what does not exist. `run` follows the watch and keeps what is held up to date; the rules
+of the race between reads and watch are those of `registry.catalog_fold`. Memory grows with the models that are asked
+for, up to `capacity`, never with the catalog. While etcd is down all that is held keeps answering; where etcd answers
+but has no (or a damaged) entry, object storage is asked, so that an etcd that lost its data stops nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
 from registry.artifacts import ArtifactStore
 from registry.catalog_fold import CatalogFold, Entry
-from registry.errors import EtcdUnavailableError, ModelNotFoundError, ModelUnusableError
+from registry.errors import (
+    EtcdUnavailableError,
+    ModelNotFoundError,
+    ScoreMeshError,
+    UnavailableError,
+)
 from registry.etcd import Etcd
-from registry.etcd_watch import Changed, Listed
+from registry.etcd_backoff import Backoff
+from registry.etcd_records import Changed, Put
 from registry.keys import Keys, decode_model
 from registry.library import Library
 from registry.model import LIVE, ModelRecord, ModelRef, ModelVersion
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_REFRESHERS = 8
 
 
 class Catalog:
@@ -54,14 +62,136 @@ class Catalog:
 
         Raises:
             ModelNotFoundError: no such model, alias or version; the text says which.
-            ModelUnusableError: its record in etcd or object storage is damaged.
+            ModelUnusableError: its record in object storage is damaged.
             EtcdUnavailableError, StoreUnavailableError: it isn't held, and there is nobody to ask.
             InvalidRequestError: a name that can't be one.
         """
         while True:
-            entry = self._fold.find(ref) or await self._share(ref, lambda: self._read_record(ref))
+            entry = self._fold.find(ref)
+            if entry is None:
+                entry = await self._share(ref, self._read_record, ref)
             if not version:
                 return _by_alias(ref, entry, alias or LIVE)
-            if version in entry.versions:
-                return _by_version(ref, entry, version)
-            await self._share((ref, version), lambda entry=entry: self._read_version(ref, entry, version))  # type: ignore[misc]
+            if version not in entry.versions:
+                # The entry is part of the name: who came after an event must not join a read from before it.
+                found = await self._share((entry, version), self._read_version, ref, version)
+                if found is None and self._fold.find(ref) not in {entry, None}:
+                    continue  # An event passed while we read; what was missing may have been published by now.
+                entry.remember(version, found)
+            return _by_version(ref, entry, version)
+
+    async def run(self) -> None:
+        """Follow the watch until cancelled. What else stops it (say a wrong password) comes in an ExceptionGroup."""
+        refresh: asyncio.Task[None] | None = None
+        async with aclosing(self._etcd.watch_changes(self._keys.models_prefix)) as events, asyncio.TaskGroup() as tasks:
+            async for event in events:
+                if isinstance(event, Changed):
+                    self._apply(event)
+                    continue
+                self._fold.gap(event.revision)
+                if refresh is not None:
+                    refresh.cancel()
+                refresh = tasks.create_task(self._refresh())
+
+    async def aclose(self) -> None:
+        """Cancel the reads that are under way."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    async def _share(self, name: Hashable, read: Callable[..., Coroutine[Any, Any, _T]], *args: object) -> _T:
+        """Make a read once for all who ask for it meanwhile. It goes on when the one who began it is cancelled."""
+        flight = self._flights.get(name)
+        if flight is None:
+            flight = self._flights[name] = asyncio.create_task(read(*args))
+            flight.add_done_callback(lambda done: self._land(name, done))
+        return cast("_T", await asyncio.shield(flight))
+
+    def _land(self, name: Hashable, flight: asyncio.Task[Any]) -> None:
+        del self._flights[name]
+        if not flight.cancelled():
+            flight.exception()  # Marks it as seen: all who waited may be gone.
+
+    async def _read_record(self, ref: ModelRef) -> Entry:
+        entry: Entry | None = None
+        while entry is None:
+            read = self._fold.begin(ref)
+            try:
+                entry = self._fold.finish(read, *await self._ask(ref))
+            finally:
+                self._fold.abandon(read)
+        return entry
+
+    async def _ask(self, ref: ModelRef) -> tuple[int, ModelRecord | None]:
+        """What etcd says at which revision; what object storage says where etcd knows nothing."""
+        try:
+            revision, found = await self._etcd.get(self._keys.model(ref))
+        except EtcdUnavailableError as error:
+            raise EtcdUnavailableError(f"model {ref} isn't cached here, and {error.message}") from error
+        record = _decode(ref, found.value) if found is not None else None
+        return revision, record or await self._library.index_entry(ref)
+
+    async def _read_version(self, ref: ModelRef, version: str) -> ModelVersion | None:
+        manifest = await self._library.find_manifest(ref, version)
+        return manifest.to_version() if manifest is not None else None
+
+    def _apply(self, changed: Changed) -> None:
+        for event in changed.events:
+            key, revision = (event.kv.key, event.kv.mod_revision) if isinstance(event, Put) else event
+            ref = self._keys.model_ref(key)
+            if ref is None or not self._fold.wants(ref):
+                continue
+            record = _decode(ref, event.kv.value) if isinstance(event, Put) else None
+            if record is not None:
+                self._fold.apply(ref, revision, record)
+            else:
+                self._fold.forget(ref, revision)
+
+    async def _refresh(self) -> None:
+        """Read all that is held anew, the most recently used first; what is held answers meanwhile."""
+        refs = iter(self._fold.refs())
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(_REFRESHERS):
+                tasks.create_task(self._refresh_each(refs))
+
+    async def _refresh_each(self, refs: Iterator[ModelRef]) -> None:
+        for ref in refs:
+            backoff = Backoff()
+            while self._fold.wants(ref):
+                try:
+                    await self._share(ref, self._read_record, ref)
+                    break
+                except UnavailableError as error:
+                    _log.warning("can't refresh model %s yet: %s", ref, error.message)
+                    await backoff.pause()
+                except ScoreMeshError as error:
+                    _log.warning("model %s can't be refreshed and is forgotten: %s", ref, error.message)
+                    self._fold.drop(ref)
+
+
+def _decode(ref: ModelRef, value: bytes) -> ModelRecord | None:
+    try:
+        return decode_model(value)
+    except msgspec.DecodeError as error:
+        _log.warning("the entry of model %s in etcd is damaged: %s", ref, error)
+        return None
+
+
+def _by_alias(ref: ModelRef, entry: Entry, alias: str) -> ModelVersion:
+    if entry.record is None:
+        raise ModelNotFoundError(f"tenant {ref.tenant!r} has no model {ref.model!r}")
+    found = entry.record.aliases.get(alias)
+    if found is None:
+        known = ", ".join(sorted(entry.record.aliases)[:20]) or "none"
+        raise ModelNotFoundError(f"model {ref} has no alias {alias[:140]!r}; its aliases: {known}")
+    return found
+
+
+def _by_version(ref: ModelRef, entry: Entry, version: str) -> ModelVersion:
+    found = entry.versions.get(version)
+    if found is not None:
+        return found
+    if entry.record is None:
+        raise ModelNotFoundError(f"tenant {ref.tenant!r} has no model {ref.model!r}")
+    raise ModelNotFoundError(f"model {ref} has no version {version[:140]!r}")

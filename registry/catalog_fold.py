@@ -1,22 +1,23 @@
 """What a scorer holds of the catalog, folded from reads and watch events. Pure.
 
-Two streams tell about a model: reads on demand, which answer at some revision of etcd, and the watch, which lags behind.
-They race, so every entry carries the revision that its value is known to be true at, and three rules keep the newest:
+Two streams tell about a model: reads on demand, which answer at some revision of etcd, and the watch, which lags
+behind. They race, so every entry carries the revision that its value is known to be true at, and three rules keep the
+newest:
 
 1. An event no newer than the entry's revision is old news and changes nothing.
 2. While a read is under way its model is listened to; when the answer is older than an event that passed meanwhile,
-   the event's value wins. Reads are linearizable, so an event from before the read began can't be missing in it.
-3. A new listing of the watch (it lost its place, or etcd was restored, and revisions may have gone backwards) replaces
-   what is not newer than itself, drops what claims to be newer, and makes reads under way be made again.
+   the event's value wins. Reads are linearizable, so what happened before the read began can't be missing in it.
+3. A gap (the watch lost its place, or etcd was restored and counts from a lower revision) makes nothing of what is held
+   certain beyond the revision that the watch goes on from: it is kept and answers, but any read or event replaces it;
+   the owner reads it all again. Reads under way across the gap are void.
 
-Invariants: memory is bounded by `capacity` entries plus the reads under way; events never add an entry; the value held
-for a model is never older than the newest event or read seen for it.
+Invariants: at most `capacity` entries, and events never add one; between two gaps the value held for a model is never
+older than the newest event seen for it, nor than the newest finished read of it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 from registry.model import LIVE, ModelRecord, ModelRef, ModelVersion
 
@@ -24,8 +25,9 @@ VERSIONS_PER_MODEL = 64
 
 
 class Entry:
-    """One model. `record` is None where etcd has no such model. `versions` has the versions that may be asked for by
-    number: those of the aliases, and others read from object storage, None for one that isn't there either."""
+    """One model. `record` is None where there is no such model. `versions` has the versions that may be asked for by
+    number: those of the aliases, and others read from object storage, None for one that isn't there either.
+    """
 
     __slots__ = ("record", "revision", "versions")
 
@@ -35,8 +37,9 @@ class Entry:
         self.versions: dict[str, ModelVersion | None] = _named_versions(record)
 
     def replaced(self, revision: int, record: ModelRecord | None) -> Entry:
-        """The entry after an event: versions that were found stay, since they never change; those that were missing are
-        forgotten, since publishing one is what made the event."""
+        """The entry after news: versions that were found stay, since they never change; those that were missing are
+        forgotten, since publishing one is what made the event.
+        """
         entry = Entry(revision, record)
         if record is not None:
             for version in self.versions.values():
@@ -95,6 +98,10 @@ class CatalogFold:
         """Whether an event of this model can change anything; others need not even be decoded."""
         return ref in self._held or ref in self._reads
 
+    def refs(self) -> list[ModelRef]:
+        """The held models, most recently used first."""
+        return list(reversed(self._held))
+
     def begin(self, ref: ModelRef) -> Read:
         """Start to listen for a model, before its read is sent. At most one read of a model at a time."""
         if ref in self._reads:
@@ -104,7 +111,8 @@ class CatalogFold:
 
     def abandon(self, read: Read) -> None:
         """Stop to listen: the read failed."""
-        self._reads.pop(read.ref, None)
+        if self._reads.get(read.ref) is read:
+            del self._reads[read.ref]
 
     def finish(self, read: Read, revision: int, record: ModelRecord | None) -> Entry | None:
         """Hold the answer of a read made at `revision`, or the newer event; None when the read must be made again."""
@@ -114,34 +122,47 @@ class CatalogFold:
         if read.revision > revision:
             revision, record = read.revision, read.record
         held = self._held.get(read.ref)
-        if held is not None and held.revision >= revision:
-            return held
-        return self._hold(read.ref, Entry(revision, record))
+        if held is None:
+            return self._add(read.ref, Entry(revision, record))
+        return held if held.revision > revision else self._replace(read.ref, held, revision, record)
 
-    def apply(self, ref: ModelRef, revision: int, record: ModelRecord | None) -> None:
-        """Fold one event of the watch; None means that the key was deleted."""
+    def apply(self, ref: ModelRef, revision: int, record: ModelRecord) -> None:
+        """Fold one write that the watch told of."""
         read = self._reads.get(ref)
         if read is not None and revision > read.revision:
             read.revision, read.record = revision, record
         entry = self._held.get(ref)
         if entry is not None and revision > entry.revision:
-            self._held[ref] = entry.replaced(revision, record)
+            self._replace(ref, entry, revision, record)
 
-    def relist(self, revision: int, record_of: Callable[[ModelRef], ModelRecord | None]) -> None:
-        """Fold a listing of the whole state at `revision`; `record_of` is asked for held models only."""
+    def forget(self, ref: ModelRef, revision: int) -> None:
+        """Fold one deletion that the watch told of: the model is read anew when it is asked for."""
+        read = self._reads.get(ref)
+        if read is not None:
+            read.void = True
+        entry = self._held.get(ref)
+        if entry is not None and revision > entry.revision:
+            del self._held[ref]
+
+    def drop(self, ref: ModelRef) -> None:
+        """Stop to hold a model."""
+        self._held.pop(ref, None)
+
+    def gap(self, revision: int) -> None:
+        """Fold a gap: events up to `revision` may have been missed."""
         for read in self._reads.values():
             read.void = True
-        for ref, entry in list(self._held.items()):
-            if entry.revision > revision:
-                del self._held[ref]
-            else:
-                self._held[ref] = entry.replaced(revision, record_of(ref))
+        for entry in self._held.values():
+            entry.revision = min(entry.revision, revision)
 
-    def _hold(self, ref: ModelRef, entry: Entry) -> Entry:
+    def _add(self, ref: ModelRef, entry: Entry) -> Entry:
         self._held[ref] = entry
-        self._held.move_to_end(ref)
         if len(self._held) > self._capacity:
             self._held.popitem(last=False)
+        return entry
+
+    def _replace(self, ref: ModelRef, held: Entry, revision: int, record: ModelRecord | None) -> Entry:
+        entry = self._held[ref] = held.replaced(revision, record)
         return entry
 
 

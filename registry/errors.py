@@ -155,3 +155,28 @@ class ObjectMissingError(ModelUnusableError):
     """Object storage answered that there is no object under the path."""
 
     reason = "OBJECT_MISSING"
+
+
+class EtcdRefusedError(ScoreMeshError):
+    """etcd answered, and will not do what it was asked for; the same request will not fare better."""
+
+    kind = Kind.PRECONDITION
+    reason = "ETCD_REFUSED"
+
+
+class EtcdAuthError(EtcdRefusedError):
+    """etcd does not accept the user, the password or what the user wants to do."""
+
+    reason = "ETCD_AUTH"
+
+
+class EtcdLeaseLostError(EtcdRefusedError):
+    """The lease that a key should hang on is gone."""
+
+    reason = "ETCD_LEASE_LOST"
+
+
+class EtcdHistoryGoneError(EtcdRefusedError):
+    """The revision asked for is not in the store: compacted away, or the store began anew."""
+
+    reason = "ETCD_HISTORY_GONE"

@@ -14,7 +14,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from registry.errors import DrainingError, MessageTooLargeError
@@ -56,7 +56,7 @@ class Front(Protocol):
     def port(self) -> int:
         """The bound port."""
 
-    async def start(self) -> None:
+    async def start(self, methods: Sequence[Method]) -> None:
         """Take calls."""
 
     def refuse_new(self, message: str) -> None:
@@ -64,6 +64,9 @@ class Front(Protocol):
 
     async def idle(self, timeout_s: float) -> bool:
         """Wait until no call is running; False when the time was over first."""
+
+    async def quiet(self, quiet_s: float, timeout_s: float) -> bool:
+        """Wait until no call has come for `quiet_s` and none is running; False when the time was over first."""
 
     async def stop(self) -> None:
         """Close all connections, in the middle of calls too."""
@@ -75,6 +78,7 @@ class Gate:
     def __init__(self, max_message_bytes: int) -> None:
         self.max_message_bytes = max_message_bytes
         self.running = 0
+        self.entered = 0
         self._refusal: Failure | None = None
         self._on_idle: Callable[[], None] | None = None
 
@@ -91,6 +95,7 @@ class Gate:
     def enter(self) -> None:
         """A call begins."""
         self.running += 1
+        self.entered += 1
 
     def leave(self) -> None:
         """A call has finished."""
@@ -113,7 +118,7 @@ def run_handler(handler: Handler, call: Call) -> None:
     """Call the handler; what it raises becomes the call's failure."""
     try:
         handler(call)
-    except Exception as error:  # noqa: BLE001 - the one place that turns anything into a status
+    except Exception as error:
         call.fail(failure_of(error))
 
 
@@ -129,3 +134,15 @@ async def wait_idle(gate: Gate, timeout_s: float) -> bool:
     finally:
         gate.when_idle(None)
     return True
+
+
+async def wait_quiet(gate: Gate, quiet_s: float, timeout_s: float) -> bool:
+    """Wait until no call has come for `quiet_s` and none is running; False when the time was over first."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout_s
+    while loop.time() < until:
+        entered = gate.entered
+        await asyncio.sleep(min(quiet_s, timeout_s))
+        if gate.entered == entered and not gate.running:
+            return True
+    return False

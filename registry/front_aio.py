@@ -8,7 +8,7 @@ from math import inf
 
 import grpc
 
-from registry.front import Gate, Handler, Method, run_handler, wait_idle
+from registry.front import Gate, Handler, Method, run_handler, wait_idle, wait_quiet
 from registry.status import Failure, status_of, trailers
 
 Servicers = Sequence[Callable[[grpc.aio.Server], None]]
@@ -42,7 +42,6 @@ class AioFront:
     def __init__(
         self,
         address: str,
-        methods: Sequence[Method],
         servicers: Servicers,
         gate: Gate,
         credentials: grpc.ServerCredentials | None,
@@ -51,7 +50,6 @@ class AioFront:
         # Up to twice the limit the message comes in and is refused with our own words; above it grpcio refuses it.
         limit = ("grpc.max_receive_message_length", 2 * gate.max_message_bytes)
         self._server = grpc.aio.server(options=[limit, ("grpc.so_reuseport", 0)])
-        self._server.add_generic_rpc_handlers([self._generic(methods)])
         for add in servicers:
             add(self._server)
         self._port = self._bind(address, credentials)
@@ -76,8 +74,8 @@ class AioFront:
     def _method(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
         run = self._behaviour(method.handler, method.streaming)
         if method.streaming:
-            return grpc.unary_stream_rpc_method_handler(run)  # type: ignore[arg-type]
-        return grpc.unary_unary_rpc_method_handler(run)  # type: ignore[arg-type]
+            return grpc.unary_stream_rpc_method_handler(run)
+        return grpc.unary_unary_rpc_method_handler(run)
 
     def _behaviour(self, handler: Handler, streaming: bool) -> Callable[[bytes, _Context], Awaitable[bytes | None]]:
         async def run(payload: bytes, context: _Context) -> bytes | None:
@@ -117,7 +115,8 @@ class AioFront:
     def port(self) -> int:
         return self._port
 
-    async def start(self) -> None:
+    async def start(self, methods: Sequence[Method]) -> None:
+        self._server.add_generic_rpc_handlers([self._generic(methods)])
         await self._server.start()
 
     def refuse_new(self, message: str) -> None:
@@ -125,6 +124,9 @@ class AioFront:
 
     async def idle(self, timeout_s: float) -> bool:
         return await wait_idle(self._gate, timeout_s)
+
+    async def quiet(self, quiet_s: float, timeout_s: float) -> bool:
+        return await wait_quiet(self._gate, quiet_s, timeout_s)
 
     async def stop(self) -> None:
         await self._server.stop(0)

@@ -15,17 +15,20 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from pygrpc_native import EVENT_CALL, STREAM_FULL, NativeGrpcFront
 
-from registry.front import Gate, Method, run_handler, wait_idle
+from registry.front import Gate, Method, run_handler, wait_idle, wait_quiet
 from registry.status import Failure, trailers
+
+if TYPE_CHECKING:
+    from pygrpc_native._native import DetailedEvent
 
 _EVENTS_PER_TURN = 256
 
 Servicers = Sequence[Callable[[grpc.aio.Server], None]]
-Event = tuple[int, int, int, bytes, object, tuple[object, str, float | None]]
 
 
 class _NativeCall:
@@ -53,8 +56,9 @@ class _NativeCall:
 
 
 class _NativeStream(_NativeCall):
-    """A call that answers with a stream. What the caller is too slow to take is kept here and sent by a task, which only
-    then exists; the messages of one call are bounded by the items of its request."""
+    """A call that answers with a stream. What the caller is too slow to take is kept here and sent by a task, which
+    only then exists; the messages of one call are bounded by the items of its request.
+    """
 
     __slots__ = ("_backlog", "_ended")
 
@@ -90,18 +94,22 @@ class _NativeStream(_NativeCall):
 class NativeFront:
     """See `registry.front.Front`."""
 
-    def __init__(self, address: str, methods: Sequence[Method], servicers: Servicers, gate: Gate) -> None:
+    def __init__(self, address: str, servicers: Servicers, gate: Gate) -> None:
         try:
             self.native = NativeGrpcFront(
-                address, [], io_threads=1, call_details=True, delay_stream_headers=True, keepalive_permit_without_calls=False
+                address,
+                [],
+                io_threads=1,
+                call_details=True,
+                delay_stream_headers=True,
+                keepalive_permit_without_calls=False,
             )
         except OSError as error:
             raise OSError(f"can't listen on {address}: {error}") from error
-        self._methods = methods
         self._servicers = servicers
         self._gate = gate
         self._open: dict[int, _NativeCall] = {}
-        self._events: deque[list[Event]] = deque()
+        self._events: deque[list[DetailedEvent]] = deque()
         self._scheduled = False
         self._fallback: grpc.aio.Server | None = None
         self._fallback_dir = ""
@@ -111,12 +119,12 @@ class NativeFront:
     def port(self) -> int:
         return int(self.native.bound_port)
 
-    async def start(self) -> None:
+    async def start(self, methods: Sequence[Method]) -> None:
         self._loop = asyncio.get_running_loop()
         if self._servicers:
             await self._start_fallback()
-        self.native.add_methods([(method.path, method.streaming) for method in self._methods])
-        self._table = [(method.handler, _NativeStream if method.streaming else _NativeCall) for method in self._methods]
+        self.native.add_methods([(method.path, method.streaming) for method in methods])
+        self._table = [(method.handler, _NativeStream if method.streaming else _NativeCall) for method in methods]
         self.native.start()
         threading.Thread(target=self._receive, name="front-receive", daemon=True).start()
 
@@ -146,16 +154,16 @@ class NativeFront:
         now = self._loop.time()
         while self._events:
             for kind, call_id, method_id, payload, _key, details in self._events.popleft():
-                if kind == EVENT_CALL:
-                    left_s = details[2]
-                    self._admit(call_id, method_id, payload, inf if left_s is None else now + left_s)
-                else:
+                if kind != EVENT_CALL or payload is None or details is None:
                     self._cancel(call_id)
+                    continue
+                left_s = details[2]
+                self._admit(call_id, method_id, payload, inf if left_s is None else now + left_s)
 
     def _admit(self, call_id: int, method_id: int, payload: bytes, deadline: float) -> None:
         handler, kind = self._table[method_id]
         call = self._open[call_id] = kind(self, call_id, payload, deadline)
-        self._gate.running += 1
+        self._gate.enter()
         refusal = self._gate.refusal(len(payload))
         if refusal is not None:
             call.fail(refusal)
@@ -187,6 +195,9 @@ class NativeFront:
 
     async def idle(self, timeout_s: float) -> bool:
         return await wait_idle(self._gate, timeout_s)
+
+    async def quiet(self, quiet_s: float, timeout_s: float) -> bool:
+        return await wait_quiet(self._gate, quiet_s, timeout_s)
 
     async def stop(self) -> None:
         if self._fallback is not None:

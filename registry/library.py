@@ -12,12 +12,13 @@ from registry import layout, manifest
 from registry.artifacts import ArtifactStore
 from registry.errors import ModelNotFoundError, ObjectMissingError
 from registry.manifest import AliasRecord, Manifest
-from registry.model import ModelRef
+from registry.model import LIVE, ModelRecord, ModelRef
 
 
 class ModelDescription(NamedTuple):
     """All about a model. `revision`: number of the alias record that holds, 0 for none; `versions`: oldest name first,
-    in the order of their numbers."""
+    in the order of their numbers.
+    """
 
     ref: ModelRef
     revision: int
@@ -27,7 +28,8 @@ class ModelDescription(NamedTuple):
 
 class Library:
     """The records of all models in one store. Every method raises StoreUnavailableError when the store doesn't answer,
-    and ModelUnusableError for a damaged record."""
+    and ModelUnusableError for a damaged record.
+    """
 
     def __init__(self, store: ArtifactStore) -> None:
         self._store = store
@@ -69,11 +71,35 @@ class Library:
             raise ModelNotFoundError(f"model {ref} has no version {version!r}")
         return found
 
+    async def resolve(self, ref: ModelRef, version: str = "", alias: str = "") -> Manifest:
+        """The manifest of a version asked for by number, else by alias (default "live").
+
+        Raises:
+            ModelNotFoundError: no such model, alias or version; the text says which.
+        """
+        if version:
+            return await self.read_manifest(ref, version)
+        record = await self.newest_aliases(ref)
+        if record is None:
+            raise ModelNotFoundError(f"tenant {ref.tenant!r} has no model {ref.model!r}")
+        if (alias or LIVE) not in record.aliases:
+            raise ModelNotFoundError(f"model {ref} has no alias {alias or LIVE!r}")
+        return await self.read_manifest(ref, record.aliases[alias or LIVE])
+
     async def newest_aliases(self, ref: ModelRef) -> AliasRecord | None:
         """The alias record that holds, or None when there is none yet."""
         names = await self._store.list_names(layout.aliases_folder(ref))
         revision = max((number for name in names if (number := layout.revision_of(name)) is not None), default=0)
         return await self._read_aliases(ref, revision) if revision else None
+
+    async def index_entry(self, ref: ModelRef) -> ModelRecord | None:
+        """What etcd should say about a model, or None when it has no alias record yet."""
+        record = await self.newest_aliases(ref)
+        if record is None:
+            return None
+        manifests = {version: await self.read_manifest(ref, version) for version in set(record.aliases.values())}
+        aliases = {alias: manifests[version].to_version() for alias, version in record.aliases.items()}
+        return ModelRecord(revision=record.revision, aliases=aliases)
 
     async def list_versions(self, ref: ModelRef) -> list[str]:
         """The published versions of a model, in the order of their numbers; empty for an unknown model."""

@@ -39,7 +39,13 @@ _ONE_NUMBER = {
     *("cross_entropy", "cross_entropy_lambda"),
 }
 _OBJECTIVES = {"binary", *_MULTICLASS, *_RANKING, *_ONE_NUMBER}
-_OBJECTIVE_OPTION = re.compile(r"sqrt|sigmoid:[0-9]{1,6}(?:\.[0-9]{1,20})?(?:e-?[0-9]{1,2})?|num_class:[0-9]{1,4}")
+_SIGMOID = r"sigmoid:(?=[0-9.]*[1-9])[0-9]{1,6}(?:\.[0-9]{1,20})?(?:e-?[0-9]{1,2})?"  # greater than 0
+_OPTIONS = {
+    "binary": re.compile(_SIGMOID),
+    "multiclass": re.compile(r"num_class:[0-9]+"),
+    "multiclassova": re.compile(rf"num_class:[0-9]+ {_SIGMOID}"),
+}
+_OTHER_OPTIONS = re.compile(r"(?:sqrt)?")
 
 _RANGE_NUMBER = r"-?(?:[0-9.]+(?:e[-+]?[0-9]+)?|inf|nan)"
 _FEATURE_INFO = re.compile(rf"none|\[{_RANGE_NUMBER}:{_RANGE_NUMBER}\]|-?[0-9]+(?::-?[0-9]+)*", re.ASCII)
@@ -143,11 +149,13 @@ def _check_objective(header: Mapping[str, str]) -> int:
     """Trees an iteration: one a class of a multiclass model, else one."""
     classes = integer(header, "num_class", _HEADER)
     require(1 <= classes <= MAX_CLASSES, _HEADER, f"num_class is {classes}, wanted 1-{MAX_CLASSES}")
-    name, *options = header.get("objective", "regression").split(" ")
+    name, _, options = header.get("objective", "regression").partition(" ")
     require(name in _OBJECTIVES, _HEADER, f"objective {name[:40]!r} is unknown")
-    require(all(_OBJECTIVE_OPTION.fullmatch(option) for option in options), _HEADER, "objective has unknown options")
+    fits = _OPTIONS.get(name, _OTHER_OPTIONS).fullmatch(options)
+    require(fits, _HEADER, f"objective {name} has unknown or missing options")
     if name in _MULTICLASS:
-        require(classes > 1 and f"num_class:{classes}" in options, _HEADER, "objective and num_class disagree")
+        agree = classes > 1 and options.split(" ")[0] == f"num_class:{classes}"
+        require(agree, _HEADER, "objective and num_class disagree")
     else:
         require(classes == 1, _HEADER, f"has {classes} outputs a row, which objective {name} doesn't have")
     trees_an_iteration = integer(header, "num_tree_per_iteration", _HEADER)

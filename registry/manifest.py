@@ -20,7 +20,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All about one immutable version.
 
     `digest`: lower-case sha256 of the artifact; `uri`: its path inside the store. `resident_bytes`: upper bound of a
-    loaded copy's memory; `predict_us`: measured cost of scoring one row in microseconds. `created_at`: RFC 3339, UTC.
+    loaded copy's memory; `predict_us`: measured microseconds of one predict, by its
+    number of rows. `created_at`: RFC 3339, UTC.
     `format`: number of this record's layout; a reader refuses one that it doesn't know.
     """
 
@@ -33,7 +34,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     artifact_bytes: int
     resident_bytes: int
     schema: ModelSchema
-    predict_us: float
+    predict_us: dict[str, float]
     created_at: str
     nonce: str
     published_by: str = ""

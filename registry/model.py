@@ -36,7 +36,8 @@ def check_name(what: str, value: str) -> str:
 
 class ModelRef(NamedTuple):
     """A model: whose it is and what it is called. Placement depends on nothing else, so that a new version of a model
-    lands where the old one is warm."""
+    lands where the old one is warm.
+    """
 
     tenant: str
     model: str
@@ -71,7 +72,8 @@ class OutputSchema(msgspec.Struct, frozen=True):
 
 class ModelSchema(msgspec.Struct, frozen=True):
     """What goes in and what comes out. `features`: names of the numeric columns of the dense matrix, in order;
-    `string_columns`: names of the text columns."""
+    `string_columns`: names of the text columns.
+    """
 
     features: tuple[str, ...]
     outputs: tuple[OutputSchema, ...]
@@ -96,7 +98,8 @@ class ModelVersion(msgspec.Struct, frozen=True):
 
 class ModelRecord(msgspec.Struct, frozen=True):
     """The index entry of a model: where each alias points. `revision` counts the changes of the aliases and is the
-    number of the alias record in object storage that this entry mirrors."""
+    number of the alias record in object storage that this entry mirrors.
+    """
 
     revision: int
     aliases: dict[str, ModelVersion]
@@ -111,7 +114,8 @@ class MemberState(str, Enum):
 
 class Member(msgspec.Struct, frozen=True):
     """One scorer process, announced under a lease. `incarnation` differs at each start, so that a restarted process
-    under an old id is seen as new. `capacity_bytes`: its memory for models; the weight in placement."""
+    under an old id is seen as new. `capacity_bytes`: its memory for models; the weight in placement.
+    """
 
     id: str
     address: str

@@ -103,7 +103,7 @@ async def probe(path: Path, runtime: Runtime, *, timeout_s: float = 30) -> Probe
 
 async def _start(path: Path, runtime: Runtime, cwd: Path) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-B", "-m", "scorer.probe", runtime.value, os.path.abspath(path)),
+        *_command(path, runtime),
         cwd=cwd,  # an ONNX model may name files beside itself: there are none
         env=_environment(cwd),
         stdin=asyncio.subprocess.DEVNULL,
@@ -111,6 +111,10 @@ async def _start(path: Path, runtime: Runtime, cwd: Path) -> asyncio.subprocess.
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def _command(path: Path, runtime: Runtime) -> list[str]:
+    return [sys.executable, "-P", "-B", "-m", "scorer.probe", runtime.value, str(path.absolute())]
 
 
 def _environment(home: Path) -> dict[str, str]:

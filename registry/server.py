@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from registry.errors import InvalidRequestError
 from registry.etcd import TlsFiles
-from registry.front import Front, Gate, Method
+from registry.front import Front, Gate
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
@@ -54,18 +54,16 @@ def server_credentials(tls: TlsFiles | None) -> grpc.ServerCredentials | None:
 
 def listen(
     address: str,
-    methods: Sequence[Method],
     servicers: Sequence[Callable[[grpc.aio.Server], None]] = (),
     *,
     tls: TlsFiles | None = None,
     front: str = "",
     max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> Front:
-    """Bind a server; `start()` lets calls in.
+    """Bind a server; `start(methods)` lets calls in.
 
     Args:
         address: host:port; port 0 takes a free one.
-        methods: served as raw bytes.
         servicers: functions that add ordinary servicers, served by grpcio in both cases.
         tls: the server's certificate, or None for plain text.
         front: "native" or "aio" to force one; "" (or the variable SCOREMESH_FRONT) chooses.
@@ -78,10 +76,10 @@ def listen(
     if _use_native(front or os.environ.get("SCOREMESH_FRONT", ""), tls):
         from registry.front_native import NativeFront
 
-        return NativeFront(address, methods, servicers, gate)
+        return NativeFront(address, servicers, gate)
     from registry.front_aio import AioFront
 
-    return AioFront(address, methods, servicers, gate, server_credentials(tls))
+    return AioFront(address, servicers, gate, server_credentials(tls))
 
 
 def _use_native(front: str, tls: TlsFiles | None) -> bool:

@@ -49,7 +49,8 @@ class Failure(NamedTuple):
 
 def failure_of(error: BaseException) -> Failure:
     """What a caller is told of an exception. One from outside the error tree is logged with an id, and the caller gets
-    the id alone: its text may hold what isn't the caller's."""
+    the id alone: its text may hold what isn't the caller's.
+    """
     if isinstance(error, ScoreMeshError):
         return Failure(_STATUS[error.kind].value[0], error.message, error.reason, error.retry_after_ms)
     incident = uuid.uuid4().hex[:12]

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from math import inf
 
 from google.protobuf.message import DecodeError
+from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResult, RawResults, ScoreRequestHead
 
 from registry.errors import DeadlineError, InvalidRequestError, NoScorerError
 from registry.front import Call
@@ -22,7 +23,6 @@ from router.item import Item, Sink
 from router.link import Link
 from router.placement import Placement
 from router.retry import RetryPolicy
-from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResult, RawResults, ScoreRequestHead
 
 MAX_BATCH_ITEMS = 1024
 
@@ -140,7 +140,12 @@ class Forwarder:
             item = self._place(payload, item_deadline, _ItemSink(results, index))
             if item is not None:
                 items.append(item)
-        call.on_cancel = lambda: [item.cancel() for item in items] and None
+
+        def cancel_all() -> None:
+            for item in items:
+                item.cancel()
+
+        call.on_cancel = cancel_all
         for item in items:
             self._send(item)
 
@@ -212,5 +217,3 @@ def _parse_batch(payload: bytes) -> RawBatch:
     if batch.timeout_ms and len(batch.timeout_ms) != len(batch.items):
         raise InvalidRequestError(f"timeout_ms has {len(batch.timeout_ms)} entries for {len(batch.items)} items")
     return batch
-
-

@@ -105,7 +105,8 @@ def read_word(payload: bytes, at: int = 0) -> int:
 
 def literal(name: bytes, value: bytes) -> bytes:
     """An HPACK header field that neither side remembers (RFC 7541 section 6.2.2: literal without indexing, new name, no
-    Huffman code). `name` must be lower case."""
+    Huffman code). `name` must be lower case.
+    """
     return b"\x00" + _string(name) + _string(value)
 
 

@@ -21,7 +21,8 @@ class Sink(Protocol):
 
 class Item:
     """`payload`: a serialized ScoreRequest. `deadline`: on the loop's clock, seconds. `withdraw`: set by the batch that
-    carries the item; called when the caller has gone."""
+    carries the item; called when the caller has gone.
+    """
 
     __slots__ = ("attempts", "candidates", "deadline", "done", "payload", "sink", "withdraw")
 

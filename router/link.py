@@ -1,9 +1,9 @@
 """The link to one scorer: coalesces what waits for it into StreamScoreBatch calls.
 
-An item is never delayed to fill a batch. It's sent at the end of the loop turn in which it came, together with all that
-came in this turn, unless `MAX_UNANSWERED` batches are already out from which nothing was heard yet; then it waits in the
-queue and leaves with the next batch. A scorer sends what it can score at once as the first message of the stream, so an
-item that waits for a cold model neither delays its neighbours nor holds the link.
+An item is never delayed to fill a batch. It's sent at the end of the loop turn in which it came, together with all
+that came in this turn, unless `MAX_UNANSWERED` batches are already out from which nothing was heard yet; then it
+waits in the queue and leaves with the next batch. A scorer sends what it can score at once as the first message of
+the stream, so an item that waits for a cold model neither delays its neighbours nor holds the link.
 
 Invariants: each submitted item comes back exactly once through `on_result`, unless its caller cancelled it.
 """
@@ -15,12 +15,12 @@ from collections import deque
 from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
+from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults
 
 from registry.status import DEADLINE_EXCEEDED, UNAVAILABLE, Failure
 from router.channel import Channel, Handle
 from router.item import Item
 from router.retry import RetryPolicy
-from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults
 
 PATH = b"/scoremesh.scoring.v1.ScoringService/StreamScoreBatch"
 MAX_UNANSWERED = 4
@@ -67,7 +67,7 @@ class Batch:
             else:
                 self._link.on_result(item, result.response, None)
 
-    def on_end(self, status: int, message: str, sent: bool) -> None:  # noqa: ARG002 - scoring may be repeated in any case
+    def on_end(self, status: int, message: str, sent: bool) -> None:
         """The call is over: what wasn't answered fails with its status."""
         self._mark_heard()
         if self._left:
@@ -155,7 +155,9 @@ class Link:
                 continue
             left_s = self._policy.left_s(now, item.deadline)
             if left_s <= 0:
-                self.on_result(item, None, Failure(DEADLINE_EXCEEDED, "no time left to ask a scorer", "DEADLINE_EXCEEDED"))
+                self.on_result(
+                    item, None, Failure(DEADLINE_EXCEEDED, "no time left to ask a scorer", "DEADLINE_EXCEEDED")
+                )
                 continue
             items.append(item)
             timeouts_ms.append(int(left_s * 1000) + 1)

@@ -3,12 +3,13 @@
 Contract: the same members, in any order, give the same answer in every router. Adding a member changes the owners of a
 model only by that member coming in; removing one changes only the models that it owned.
 
-Source: D. G. Thaler and C. V. Ravishankar, "Using name-based mappings to increase hit rates" (1998); the weights as in
-C. Schindelhauer and G. Schomaker, "Weighted distributed hash tables" (2005): a member's score for a key is
--weight / ln(u), u in (0, 1) from the hash of member and key, and the highest scores win, so that each member wins a share
+Source: D. G. Thaler and C. V. Ravishankar, "Using name-based mappings to increase hit rates" (1998); the weights as
+in C. Schindelhauer and G. Schomaker, "Weighted distributed hash tables" (2005): a member's score for a key is -weight
+/ ln(u), u in (0, 1) from the hash of member and key, and the highest scores win, so that each member wins a share
 proportional to its weight. Hash: MurmurHash3 x64 128, the first 64 bits.
 
-Cost: one hash for each member and new key; answers are kept for the life of a `Placement`, that is of a membership epoch.
+Cost: one hash for each member and new key; answers are kept for the life of a `Placement`, that is of a membership
+epoch.
 """
 
 from __future__ import annotations

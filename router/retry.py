@@ -13,7 +13,8 @@ from registry.status import UNAVAILABLE
 
 class RetryPolicy(NamedTuple):
     """`max_attempts` counts the first one. `margin_s`: kept back from each deadline passed on, so that an answer in the
-    last moment still has the time to travel."""
+    last moment still has the time to travel.
+    """
 
     max_attempts: int = 3
     margin_s: float = 0.002

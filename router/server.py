@@ -2,8 +2,8 @@
 
 Start: it listens at once and says NOT_SERVING until etcd has told who is alive; an etcd that is dead is waited for.
 Run: the last view keeps routing whatever happens to etcd.
-Stop (SIGTERM): it says NOT_SERVING, goes on serving until callers have left or `drain_s` is half over, then refuses new
-calls with UNAVAILABLE, waits for the running ones, and closes.
+Stop (SIGTERM): it says NOT_SERVING, goes on serving until no call has come for half a second or `drain_s` is half over,
+then refuses new calls with UNAVAILABLE, waits for the running ones, and closes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from router.forward import Forwarder
 from router.retry import RetryPolicy
 
 SERVICE = "scoremesh.scoring.v1.ScoringService"
+QUIET_S = 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -42,7 +43,6 @@ class Router:
         self._health = Health([SERVICE])
         self.front: Front = listen(
             config.listen,
-            methods(self._forwarder),
             [self._health.add_to],
             tls=config.tls,
             front=config.front,
@@ -55,7 +55,7 @@ class Router:
         config = self._config
         etcd = Etcd(config.etcd, user=config.etcd_user, password=config.etcd_password, tls=config.etcd_tls)
         await self._health.set_ready(False)
-        await self.front.start()
+        await self.front.start(methods(self._forwarder))
         follower = asyncio.create_task(follow_members(etcd, Keys(config.cluster), self._on_view))
         try:
             yield
@@ -75,7 +75,7 @@ class Router:
     async def _drain(self) -> None:
         await self._health.set_ready(False)
         _log.info("draining")
-        await self.front.idle(self._config.drain_s / 2)
+        await self.front.quiet(QUIET_S, self._config.drain_s / 2)
         self.front.refuse_new("this router is shutting down; ask another one")
         await self.front.idle(self._config.drain_s)
 

@@ -19,9 +19,11 @@ import numpy as np
 from registry.errors import ScoreMeshError
 from registry.lightgbm_text import check_lightgbm_text
 from registry.model import ModelSchema, Runtime
+from registry.onnx_graph import check_onnx
 from scorer.engine import Engine, LoadedModel, Rows, engine_for
 from scorer.memory import measure_load
 
+_CHECKS = {Runtime.LIGHTGBM: check_lightgbm_text, Runtime.ONNX: check_onnx}
 _ADDRESS_SPACE_BYTES = 4 << 30
 _CPU_S = 60
 _COPIES = 4
@@ -42,8 +44,7 @@ def probe(artifact: bytes, runtime: Runtime) -> dict[str, object]:
     Raises:
         ScoreMeshError: the file is refused.
     """
-    if runtime is Runtime.LIGHTGBM:
-        check_lightgbm_text(artifact)
+    _CHECKS[runtime](artifact)
     engine = engine_for(runtime)
     schema = engine.describe(artifact)
     predict_us: dict[str, float] = {}

@@ -42,7 +42,7 @@ class LightGBMModel:
         except BaseException:
             self._giving_up.free(self._booster)
             raise
-        self.resident_bytes = len(artifact) + 4096
+        self.resident_bytes = len(artifact) * 9 // 10 + 4096
 
     def _prepare(self, schema: ModelSchema) -> None:
         # A binary classifier gives one number a row, p of the second class. "multiclass" with two classes gives two.

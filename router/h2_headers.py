@@ -1,4 +1,4 @@
-"""What the header blocks and the resets of a gRPC server mean for a call. Pure.
+"""Header blocks: those of a request as bytes, and what those of a gRPC server mean for its call. Pure.
 
 Sources: PROTOCOL-HTTP2.md ("Errors") and http-grpc-status-mapping.md of the gRPC project.
 
@@ -20,6 +20,36 @@ from router import h2_frames as h2f
 _MAX_REMEMBERED = 256
 _MAX_REMEMBERED_BYTES = 1024
 _MAX_HEADER_LIST_BYTES = 65_536
+
+
+NO_TABLE = b"\x20"
+"""Begins the first block of a connection: this side's dynamic table has size 0 from here on (RFC 7541 section 6.3)."""
+_MAX_TIMEOUT = 99_999_999  # grpc-timeout has at most eight digits
+
+
+def encode_timeout(timeout_s: float) -> bytes:
+    """The field grpc-timeout, rounded down to what eight digits can tell, at least one microsecond."""
+    us = max(1, int(timeout_s * 1e6))
+    if us <= _MAX_TIMEOUT:
+        return b"\x00\x0cgrpc-timeout%c%du" % (len(str(us)) + 1, us)
+    ms = us // 1000
+    value = b"%dm" % ms if ms <= _MAX_TIMEOUT else b"%dS" % min(ms // 1000, _MAX_TIMEOUT)
+    return h2f.literal(b"grpc-timeout", value)
+
+
+def encode_request_head(path: bytes, authority: bytes, scheme: bytes) -> bytes:
+    """The HPACK block of a call, without what differs from call to call. The numbers are those of the static table."""
+    return b"".join(
+        (
+            b"\x83",  # :method POST
+            b"\x87" if scheme == b"https" else b"\x86",
+            h2f.indexed_name(4, path),
+            h2f.indexed_name(1, authority),
+            h2f.literal(b"te", b"trailers"),
+            h2f.indexed_name(31, b"application/grpc"),
+            h2f.indexed_name(58, b"scoremesh"),
+        )
+    )
 
 
 class Code(IntEnum):
@@ -62,7 +92,8 @@ def code_of_reset(error: int) -> Code:
 
 class Head(NamedTuple):
     """A decoded block. `status`, `message`: how the call ended, if the block ends the stream or doesn't open an answer.
-    `opens`: it's the head of a gRPC answer. `interim`: a 1xx answer, to be skipped."""
+    `opens`: it's the head of a gRPC answer. `interim`: a 1xx answer, to be skipped.
+    """
 
     status: int
     message: str

@@ -1,0 +1,44 @@
+"""`python -m scorer`: one scorer process, or with `--workers N` a supervisor of N of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from registry.errors import ScoreMeshError
+from registry.process import on_stop_signals, prepare
+from scorer.config import ScorerConfig, of_worker, parse
+from scorer.server import Scorer
+from scorer.supervisor import Supervisor
+
+
+async def serve(config: ScorerConfig) -> None:
+    """Serve until a signal; prints the address on standard output when calls are taken."""
+    stop = on_stop_signals()
+    scorer = Scorer(config)
+    async with scorer.running():
+        print(f"scorer {scorer.member.id} listening on {scorer.member.address}", flush=True)  # noqa: T201 - for whoever started it
+        await stop.wait()
+
+
+def main() -> None:
+    """Run; a port that is taken or settings that can't be ends with a message and status 1."""
+    arguments = sys.argv[1:]
+    config = parse(arguments)
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        # glibc reads it only at the start of a process; with it freed models give their memory back.
+        os.environ["MALLOC_ARENA_MAX"] = "2"
+        os.execv(sys.executable, [sys.executable, "-m", "scorer", *arguments])  # noqa: S606 - this very program again
+    prepare()
+    try:
+        if config.workers > 1 and config.worker < 0:
+            asyncio.run(Supervisor(arguments, config.workers, config.drain_s).run())
+        else:
+            asyncio.run(serve(of_worker(config, config.worker) if config.worker >= 0 else config))
+    except (OSError, ScoreMeshError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

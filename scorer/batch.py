@@ -1,0 +1,84 @@
+"""Gathers the results of a batch and sends them: all in one message, or what is ready in parts.
+
+Results are encoded by hand (`scorer.wire`), as fields `results` of ScoreBatchResponse and StreamScoreBatchResponse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from registry.front import Call
+from registry.status import Failure
+from scorer.wire import field, number_field
+
+
+class WholeSink:
+    """Answers a ScoreBatch call when its last result is in, in the order of the items."""
+
+    def __init__(self, call: Call, size: int) -> None:
+        self._call = call
+        self._results = [b""] * size
+        self._left = size
+
+    def ends(self, index: int) -> tuple[Callable[[bytes], None], Callable[[Failure], None]]:
+        """How to answer and how to refuse an item."""
+        return lambda response: self._put(index, _answered(index, response)), lambda failure: self._put(
+            index, _refused(index, failure)
+        )
+
+    def _put(self, index: int, result: bytes) -> None:
+        self._results[index] = result
+        self._left -= 1
+        if not self._left:
+            self._call.respond(b"".join(self._results))
+
+    def flush(self) -> None:
+        """All items have been begun; nothing to do, since the answer is sent whole."""
+
+
+class PartSink:
+    """Streams: the results that are in when all items have been begun go out as one message (an empty one when none
+    is: the caller learns that the batch was heard), each later one by itself.
+    """
+
+    def __init__(self, call: Call, size: int) -> None:
+        self._call = call
+        self._ready: list[bytes] | None = []
+        self._left = size
+
+    def ends(self, index: int) -> tuple[Callable[[bytes], None], Callable[[Failure], None]]:
+        """How to answer and how to refuse an item."""
+        return lambda response: self._put(_answered(index, response)), lambda failure: self._put(
+            _refused(index, failure)
+        )
+
+    def _put(self, result: bytes) -> None:
+        self._left -= 1
+        if self._ready is not None:
+            self._ready.append(result)
+            return
+        self._call.respond(result)
+        if not self._left:
+            self._call.end()
+
+    def flush(self) -> None:
+        """All items have been begun: send what is in."""
+        self._call.respond(b"".join(self._ready or ()))
+        self._ready = None
+        if not self._left:
+            self._call.end()
+
+
+def _answered(index: int, response: bytes) -> bytes:
+    return field(1, number_field(1, index) + field(6, response))
+
+
+def _refused(index: int, failure: Failure) -> bytes:
+    return field(
+        1,
+        number_field(1, index)
+        + number_field(2, failure.code)
+        + field(3, failure.message.encode())
+        + field(4, failure.reason.encode())
+        + number_field(5, failure.retry_after_ms),
+    )

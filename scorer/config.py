@@ -1,0 +1,104 @@
+"""A scorer's settings: one frozen value, read from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from registry.etcd import TlsFiles
+from registry.options import add_etcd_options, add_server_options, etcd_options, tls_files
+
+_MIB = 1024 * 1024
+
+
+class ScorerConfig(NamedTuple):
+    """See `parse` for what each means."""
+
+    listen: str
+    advertise_host: str
+    cluster: str
+    etcd: Sequence[str]
+    etcd_user: str
+    etcd_password: str
+    etcd_tls: TlsFiles | None
+    tls: TlsFiles | None
+    front: str
+    drain_s: float
+    max_message_bytes: int
+    store: str
+    id: str
+    host: str
+    zone: str
+    pool: str
+    capacity_bytes: int
+    cache_dir: Path
+    disk_bytes: int
+    lease_s: float
+    workers: int
+    worker: int
+
+
+def parse(arguments: Sequence[str] | None = None) -> ScorerConfig:
+    """Read the command line; exits with a message when it's wrong."""
+    parser = argparse.ArgumentParser(prog="python -m scorer", description="Scores rows with models paged in on demand.")
+    add_server_options(parser, default_port=7200)
+    add_etcd_options(parser)
+    add = parser.add_argument
+    add("--store", required=True, help="object storage: file:///dir or s3://bucket/prefix")
+    add("--id", default="", help="id of this member; default: host and port")
+    add("--host", default=socket.gethostname(), help="the machine: replicas of a model go to different ones")
+    add("--zone", default="default", help="the failure zone of the machine")
+    add("--pool", default="default", help="scorers of one runtime version")
+    add("--advertise-host", default="", help="host that routers connect to; default: the one listened on")
+    add("--capacity-mib", type=float, default=512.0, help="memory for models, shared evenly by the workers")
+    add("--cache-dir", type=Path, default=Path("/tmp/scoremesh"), help="directory of the local disk tier")  # noqa: S108
+    add("--disk-mib", type=float, default=1024.0, help="bound of the local disk tier, shared evenly by the workers")
+    add("--lease-s", type=float, default=10.0, help="after this time without contact to etcd a member counts as gone")
+    add("--workers", type=int, default=1, help="processes, each a member of its own on the next port")
+    add("--worker", type=int, default=-1, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if not 1 <= args.workers <= 512:
+        parser.error("--workers must be 1 to 512")
+    if args.capacity_mib <= 0:
+        parser.error("--capacity-mib must be above 0")
+    return ScorerConfig(
+        listen=args.listen,
+        advertise_host=args.advertise_host or args.listen.rpartition(":")[0],
+        cluster=args.cluster,
+        **etcd_options(args),
+        tls=tls_files(args.tls_ca, args.tls_cert, args.tls_key),
+        front=args.front,
+        drain_s=args.drain_s,
+        max_message_bytes=args.max_message_bytes,
+        store=args.store,
+        id=args.id,
+        host=args.host,
+        zone=args.zone,
+        pool=args.pool,
+        capacity_bytes=int(args.capacity_mib * _MIB) // args.workers,
+        cache_dir=args.cache_dir,
+        disk_bytes=int(args.disk_mib * _MIB) // args.workers,
+        lease_s=args.lease_s,
+        workers=args.workers,
+        worker=args.worker,
+    )
+
+
+def of_worker(config: ScorerConfig, worker: int) -> ScorerConfig:
+    """The settings of one of several workers: its own port (unless free ones are taken), id and disk directory."""
+    host, _, port = config.listen.rpartition(":")
+    return config._replace(
+        listen=f"{host}:{int(port) + worker if int(port) else 0}",
+        id=f"{config.id}-{worker}" if config.id else "",
+        cache_dir=config.cache_dir / f"worker-{worker}",
+        worker=worker,
+    )
+
+
+def default_id(host: str, port: int) -> str:
+    """An id that tells an operator where the member is, and that no other process on the machine has."""
+    return f"{host}-{port}".replace(":", "-")[:120] or f"scorer-{os.getpid()}"

@@ -1,0 +1,136 @@
+"""How requests for one version are read and answered, worked out once when it is first used.
+
+Contract: `read` checks a request against the version's schema and gives the rows; `write` gives the serialized
+ScoreResponse. Both name the field at fault and never change the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest, StringColumn
+
+from registry.errors import InvalidFeaturesError
+from registry.model import ModelVersion, OutputKind, OutputSchema
+from scorer.engine import Rows
+from scorer.wire import doubles, field, number_field, varint
+
+_NO_STRINGS: Mapping[str, Sequence[str]] = {}
+Encoder = Callable[[np.ndarray], bytes]
+
+
+class Spent(NamedTuple):
+    """The numbers of a Timing message, in microseconds."""
+
+    wait_us: int
+    fetch_us: int
+    load_us: int
+    score_us: int
+
+
+class Plan:
+    """See the module."""
+
+    def __init__(self, version: ModelVersion, served_by: str) -> None:
+        schema = version.schema
+        self.version = version
+        self._features = len(schema.features)
+        self._string_columns = schema.string_columns
+        self._head = field(1, version.version.encode()) + field(6, served_by.encode())
+        self._encoders = [_encoder(output) for output in schema.outputs]
+        self._places = {output.name: place for place, output in enumerate(schema.outputs)}
+
+    def read(self, request: ScoreRequest) -> Rows:
+        """The rows of a request. Raises InvalidFeaturesError."""
+        rows = request.row_count
+        double = request.dense_double
+        if double:
+            if request.dense_float:
+                raise InvalidFeaturesError("dense_float and dense_double are both set; send one of them")
+            dense = np.asarray(double)
+        else:
+            dense = np.asarray(request.dense_float)
+        if not rows or dense.size != rows * self._features:
+            self._refuse_shape(rows, dense.size)
+        if request.string_columns or self._string_columns:
+            return Rows(dense.reshape(rows, self._features), self._strings(request))
+        return Rows(dense.reshape(rows, self._features), _NO_STRINGS)
+
+    def _refuse_shape(self, rows: int, values: int) -> None:
+        if not rows:
+            raise InvalidFeaturesError("row_count is missing; it must be at least 1")
+        wanted = f"the model has {self._features} features, so {rows} rows need {rows * self._features} values"
+        if values % rows:
+            raise InvalidFeaturesError(
+                f"the dense matrix has {values} values, which are not {rows} whole rows; {wanted}"
+            )
+        raise InvalidFeaturesError(f"the dense matrix has {values // rows} features a row; {wanted}, not {values}")
+
+    def _strings(self, request: ScoreRequest) -> Mapping[str, Sequence[str]]:
+        got = {column.name: column for column in request.string_columns}
+        if len(got) != len(request.string_columns):
+            raise InvalidFeaturesError("string_columns has a name twice")
+        if got.keys() != set(self._string_columns):
+            wanted = ", ".join(self._string_columns) or "none"
+            raise InvalidFeaturesError(f"string_columns are {', '.join(sorted(got)) or 'none'}; the model has {wanted}")
+        return {name: _values(got[name], request.row_count) for name in self._string_columns}
+
+    def write(self, request: ScoreRequest, outputs: Sequence[np.ndarray], residency: int, spent: Spent) -> bytes:
+        """The serialized ScoreResponse. `outputs`: one array an output of the schema, as `LoadedModel.predict`
+        gives.
+        """
+        parts = [self._head]
+        if request.output_names:
+            parts += [self._encoders[place](outputs[place]) for place in self._selected(request.output_names)]
+        else:
+            parts += [encode(output) for encode, output in zip(self._encoders, outputs, strict=True)]
+        if request.request_id:
+            parts.append(field(5, request.request_id.encode()))
+        parts.append(number_field(3, residency))
+        parts.append(field(4, b"".join(number_field(place, us) for place, us in enumerate(spent, 1))))
+        return b"".join(parts)
+
+    def check_selection(self, names: Sequence[str]) -> None:
+        """Raise InvalidFeaturesError unless the model has all these outputs."""
+        self._selected(names)
+
+    def _selected(self, names: Sequence[str]) -> list[int]:
+        unknown = [name for name in names if name not in self._places]
+        if unknown:
+            raise InvalidFeaturesError(f"output_names has {unknown[0]!r}; the model has {', '.join(self._places)}")
+        wanted = set(names)
+        return [place for name, place in self._places.items() if name in wanted]
+
+
+def _values(column: StringColumn, rows: int) -> Sequence[str]:
+    """The values of a column, one a row."""
+    if not column.codes:
+        values: Sequence[str] = column.values
+    elif column.values:
+        raise InvalidFeaturesError(f"string column {column.name!r} has values and codes; send one of them")
+    elif max(column.codes) >= len(column.dictionary):
+        raise InvalidFeaturesError(f"string column {column.name!r} has a code outside its dictionary")
+    else:
+        values = [column.dictionary[code] for code in column.codes]
+    if len(values) != rows:
+        raise InvalidFeaturesError(f"string column {column.name!r} has {len(values)} values for {rows} rows")
+    return values
+
+
+def _encoder(output: OutputSchema) -> Encoder:
+    """Encodes one output as the field `outputs` of a ScoreResponse."""
+    name = field(1, output.name.encode())
+    if output.kind is OutputKind.RANKING:
+        return lambda values: field(2, name + field(5, field(1, doubles(values)) + field(2, _order(values))))
+    if output.kind is OutputKind.REGRESSION:
+        return lambda values: field(2, name + field(3, field(1, doubles(values))))
+    number = 2 if output.kind is OutputKind.CLASS_PROBABILITIES else 4
+    columns = b"".join(field(1, column.encode()) for column in output.columns)
+    return lambda values: field(2, name + field(number, columns + field(2, doubles(values))))
+
+
+def _order(scores: np.ndarray) -> bytes:
+    """Row numbers, best score first; a stable sort keeps ties in the order of the request."""
+    return b"".join(varint(int(row)) for row in np.argsort(-scores, kind="stable"))

@@ -1,0 +1,126 @@
+"""One scorer process from start to stop.
+
+Start: it listens, then announces itself in etcd under a lease; until that is done (etcd may be dead) it says
+NOT_SERVING. Run: a lost lease makes it say NOT_SERVING first and announce itself anew second; it goes on scoring all
+the while. Stop (SIGTERM): it announces that it's draining, so that routers choose others, and says NOT_SERVING; it
+goes on serving until no call has come for half a second or `drain_s` is half over; then it refuses new calls with
+UNAVAILABLE (a router asks the next member), waits for the running ones, withdraws its announcement and closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import AsyncIterator
+
+from registry.artifacts import open_store
+from registry.catalog import Catalog
+from registry.errors import EtcdUnavailableError
+from registry.etcd import Etcd
+from registry.front import Front, Method
+from registry.keys import Keys
+from registry.members import Announcement
+from registry.model import Member, MemberState
+from registry.server import Health, listen
+from scorer.cache import ModelCache
+from scorer.config import ScorerConfig, default_id
+from scorer.disk import DiskTier
+from scorer.loader import Loader
+from scorer.service import ScoringService
+
+SERVICE = "scoremesh.scoring.v1.ScoringService"
+QUIET_S = 0.5
+_log = logging.getLogger(__name__)
+
+
+class Scorer:
+    """The parts of a scorer, put together."""
+
+    def __init__(self, config: ScorerConfig) -> None:
+        self._config = config
+        self._health = Health([SERVICE])
+        self.front: Front = listen(
+            config.listen,
+            [self._health.add_to],
+            tls=config.tls,
+            front=config.front,
+            max_message_bytes=config.max_message_bytes * 2,  # a router's batch is larger than one of its requests
+        )
+        self.member = self._describe()
+        keys = Keys(config.cluster)
+        store = open_store(config.store)
+        self._etcd = Etcd(config.etcd, user=config.etcd_user, password=config.etcd_password, tls=config.etcd_tls)
+        self._catalog = Catalog(self._etcd, keys, store)
+        self._loader = Loader(store, DiskTier(config.cache_dir, config.disk_bytes))
+        self._cache = ModelCache(config.capacity_bytes, self._loader.load, self._on_evicted)
+        self._service = ScoringService(self._catalog, self._cache, self.member.id)
+        self._announcement = Announcement(self._etcd, keys, self.member, self._on_announced, ttl_s=config.lease_s)
+
+    def _describe(self) -> Member:
+        config = self._config
+        address = f"{config.advertise_host}:{self.front.port}"
+        return Member(
+            id=config.id or default_id(config.advertise_host, self.front.port),
+            address=address,
+            host=config.host,
+            zone=config.zone,
+            pool=config.pool,
+            capacity_bytes=config.capacity_bytes,
+            incarnation=uuid.uuid4().hex,
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve inside this context; leaving it drains and stops."""
+        await self._health.set_ready(False)
+        await self.front.start(methods(self._service))
+        follower = asyncio.create_task(self._catalog.run())
+        self._announcement.start()
+        try:
+            yield
+        finally:
+            await self._drain()
+            follower.cancel()
+            await asyncio.gather(follower, return_exceptions=True)
+            await self._close()
+
+    async def _drain(self) -> None:
+        _log.info("draining")
+        await self._health.set_ready(False)
+        with contextlib.suppress(EtcdUnavailableError, TimeoutError):
+            async with asyncio.timeout(self._config.drain_s / 4):
+                self._announcement.set_state(MemberState.DRAINING)
+                await self._announcement.wait_announced()
+        await self.front.quiet(QUIET_S, self._config.drain_s / 2)
+        self.front.refuse_new(f"scorer {self.member.id} is shutting down")
+        await self.front.idle(self._config.drain_s)
+        with contextlib.suppress(EtcdUnavailableError, TimeoutError):
+            async with asyncio.timeout(self._config.drain_s / 4):
+                await self._announcement.withdraw()
+
+    async def _close(self) -> None:
+        await self.front.stop()
+        await self._service.aclose()
+        await self._announcement.aclose()
+        await self._cache.aclose()
+        await self._catalog.aclose()
+        self._loader.close()
+        await self._etcd.aclose()
+
+    def _on_announced(self, announced: bool) -> None:
+        _log.info("announced as %s" if announced else "%s is no longer announced", self.member.id)
+        self._announcing = asyncio.get_running_loop().create_task(self._health.set_ready(announced))
+
+    def _on_evicted(self, _models: int) -> None:
+        self._loader.release_memory()
+
+
+def methods(service: ScoringService) -> list[Method]:
+    """What a scorer serves."""
+    return [
+        Method(f"/{SERVICE}/Score", service.score),
+        Method(f"/{SERVICE}/ScoreBatch", service.score_batch),
+        Method(f"/{SERVICE}/StreamScoreBatch", service.stream_score_batch, streaming=True),
+    ]

@@ -1,0 +1,156 @@
+"""Real etcd servers of both versions, a client, and a TCP proxy that can mute, cut and refuse connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.etcd_server import EtcdServer, find_binary
+from registry.etcd import Etcd
+from registry.keys import Keys
+
+WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+def etcd34_or_skip() -> Path:
+    binary = Path(os.environ.get("SCOREMESH_ETCD34", "/usr/bin/etcd"))
+    if not binary.exists():
+        pytest.skip(f"no etcd 3.4 at {binary}; set SCOREMESH_ETCD34")
+    version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    if "etcd Version: 3.4" not in version:
+        pytest.skip(f"{binary} is not etcd 3.4; set SCOREMESH_ETCD34")
+    return binary
+
+
+@pytest.fixture(scope="session", params=["etcd-3.4", "etcd-3.5"])
+def etcd_binary(request: pytest.FixtureRequest) -> Path:
+    return etcd34_or_skip() if request.param == "etcd-3.4" else find_binary()
+
+
+@pytest.fixture(scope="session")
+def etcd_server(etcd_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    """One node, shared by all tests that don't harm it; keep them apart by `keys`."""
+    server = EtcdServer(tmp_path_factory.mktemp("etcd") / "data", binary=etcd_binary)
+    server.start()
+    yield server
+    server.terminate()
+
+
+@pytest.fixture
+def own_server(etcd_binary: Path, tmp_path: Path) -> Iterator[EtcdServer]:
+    """One node of the test's own, to be killed, frozen and wiped."""
+    server = EtcdServer(tmp_path / "etcd", binary=etcd_binary)
+    server.start()
+    yield server
+    server.terminate()
+
+
+@pytest.fixture
+async def etcd(etcd_server: EtcdServer) -> AsyncIterator[Etcd]:
+    client = Etcd([etcd_server.endpoint])
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def own_etcd(own_server: EtcdServer) -> AsyncIterator[Etcd]:
+    client = Etcd([own_server.endpoint], timeout_s=1.0)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys(f"test-{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def wait_until() -> WaitUntil:
+    async def wait(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    return wait
+
+
+class TcpProxy:
+    """Forwards connections to `target`. `muted`: swallows what the target answers. `refusing`: closes new
+    connections at once. `cut` ends all connections, so that both take hold."""
+
+    def __init__(self, target: str) -> None:
+        self._host, _, port = target.rpartition(":")
+        self._port = int(port)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.muted = self.refusing = False
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.endpoint = "127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+
+    async def cut(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def aclose(self) -> None:
+        self._server.close()
+        await self.cut()
+        await self._server.wait_closed()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers = [writer]
+        try:
+            if not self.refusing:
+                there, back = await asyncio.open_connection(self._host, self._port)
+                writers.append(back)
+                pumps = {asyncio.create_task(_pump(reader, back, lambda: False))}
+                pumps.add(asyncio.create_task(_pump(there, writer, lambda: self.muted)))
+                try:
+                    await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for pump in pumps:
+                        pump.cancel()
+                    await asyncio.wait(pumps)
+        except OSError:
+            pass
+        finally:
+            for each in writers:
+                each.transport.abort()
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, muted: Callable[[], bool]) -> None:
+    try:
+        while data := await source.read(65536):
+            if not muted():
+                sink.write(data)
+                await sink.drain()
+    except OSError:
+        return
+
+
+@pytest.fixture
+async def make_proxy() -> AsyncIterator[Callable[[str], Awaitable[TcpProxy]]]:
+    made: list[TcpProxy] = []
+
+    async def make(target: str) -> TcpProxy:
+        proxy = TcpProxy(target)
+        await proxy.start()
+        made.append(proxy)
+        return proxy
+
+    yield make
+    for proxy in made:
+        await proxy.aclose()
