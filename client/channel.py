@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+_SERVICE_NAME = "scoremesh"
 _MEBIBYTE = 1024 * 1024
 _MESSAGE_LIMIT_BYTES = 64 * _MEBIBYTE
 
@@ -46,12 +47,23 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
 )
 
 
-def channel_options(server_name: str | None) -> list[tuple[str, str | int]]:
+def channel_options(
+    addresses: str | Sequence[str], *, secure: bool, server_name: str | None
+) -> list[tuple[str, str | int]]:
     """The options of the channel. `server_name`: the name that the routers' TLS certificate must carry; None means the
     host in the address.
+
+    Raises:
+        ValueError: several addresses with TLS but without a server name.
     """
-    override = [] if server_name is None else [("grpc.ssl_target_name_override", server_name)]
-    return [*_OPTIONS, *override]
+    if server_name is not None:
+        return [*_OPTIONS, ("grpc.ssl_target_name_override", server_name)]
+    if isinstance(addresses, str) or len(addresses) == 1:
+        return [*_OPTIONS]
+    if secure:
+        raise ValueError("several addresses with TLS need server_name, the name in the routers' certificate")
+    # gRPC would send the whole list as :authority, and a strict HTTP/2 server resets such a stream as malformed.
+    return [*_OPTIONS, ("grpc.default_authority", _SERVICE_NAME)]
 
 
 def channel_target(addresses: str | Sequence[str]) -> str:

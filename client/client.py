@@ -30,10 +30,10 @@ class Client:
 
     `addresses`: one router, one DNS name of all of them, or several "ip:port"; calls go round them.
     `credentials`: TLS, with call credentials where the routers ask for a token; None means plain text.
-    `server_name`: the name in the routers' certificate, needed where addresses are IP addresses.
+    `server_name`: the name in the routers' certificate; needed where it is not the host of the one address.
 
     Raises:
-        ValueError: several addresses that aren't all IPv4 or all IPv6.
+        ValueError: several addresses that aren't all IPv4 or all IPv6, or with TLS but without a server name.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         server_name: str | None = None,
     ) -> None:
-        target, options = channel_target(addresses), channel_options(server_name)
+        target = channel_target(addresses)
+        options = channel_options(addresses, secure=credentials is not None, server_name=server_name)
         self._channel = (
             grpc.insecure_channel(target, options)
             if credentials is None
@@ -130,7 +131,8 @@ class AsyncClient:
         server_name: str | None = None,
     ) -> None:
         asyncio.get_running_loop()  # Without one, grpc.aio would quietly bind the channel to a loop that never runs.
-        target, options = channel_target(addresses), channel_options(server_name)
+        target = channel_target(addresses)
+        options = channel_options(addresses, secure=credentials is not None, server_name=server_name)
         self._channel = (
             grpc.aio.insecure_channel(target, options)
             if credentials is None

@@ -10,8 +10,8 @@ from typing import Protocol, cast
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo  # type: ignore[import-untyped]
-from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
 from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 _DOMAIN = "scoremesh"

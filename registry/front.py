@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from registry.errors import DrainingError, MessageTooLargeError
-from registry.status import Failure, failure_of
+from registry.failure import Failure
+from registry.status import failure_of
 
 
 class Call(Protocol):

@@ -8,8 +8,9 @@ from math import inf
 
 import grpc
 
+from registry.failure import Failure
 from registry.front import Gate, Handler, Method, run_handler, wait_idle, wait_quiet
-from registry.status import Failure, status_of, trailers
+from registry.status import status_of, trailers
 
 Servicers = Sequence[Callable[[grpc.aio.Server], None]]
 _Context = grpc.aio.ServicerContext[bytes, bytes]

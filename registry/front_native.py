@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 import grpc
 from pygrpc_native import EVENT_CALL, STREAM_FULL, NativeGrpcFront
 
+from registry.failure import Failure
 from registry.front import Gate, Method, run_handler, wait_idle, wait_quiet
-from registry.status import Failure, trailers
+from registry.status import trailers
 
 if TYPE_CHECKING:
     from pygrpc_native._native import DetailedEvent

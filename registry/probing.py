@@ -130,9 +130,11 @@ def _environment(home: Path) -> dict[str, str]:
 
 async def _read_all(process: asyncio.subprocess.Process) -> bytes:
     assert process.stdout is not None  # noqa: S101 -- it was opened as a pipe
-    output = await process.stdout.read(_MAX_OUTPUT_BYTES)
+    output = bytearray()
+    while len(output) < _MAX_OUTPUT_BYTES and (piece := await process.stdout.read(1 << 16)):
+        output += piece
     await process.wait()
-    return output
+    return bytes(output)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

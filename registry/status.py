@@ -8,43 +8,32 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import NamedTuple
 
 import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from registry.errors import Kind, ScoreMeshError
+from registry.failure import Code, Failure
 
 DOMAIN = "scoremesh"
 _log = logging.getLogger(__name__)
 
-_STATUS = {
-    Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    Kind.ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
-    Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
-    Kind.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
-    Kind.EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Kind.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Kind.CANCELLED: grpc.StatusCode.CANCELLED,
-    Kind.CONFLICT: grpc.StatusCode.ABORTED,
-    Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
-    Kind.INTERNAL: grpc.StatusCode.INTERNAL,
+_CODE = {
+    Kind.NOT_FOUND: Code.NOT_FOUND,
+    Kind.ALREADY_EXISTS: Code.ALREADY_EXISTS,
+    Kind.INVALID: Code.INVALID_ARGUMENT,
+    Kind.PRECONDITION: Code.FAILED_PRECONDITION,
+    Kind.EXHAUSTED: Code.RESOURCE_EXHAUSTED,
+    Kind.DEADLINE: Code.DEADLINE_EXCEEDED,
+    Kind.CANCELLED: Code.CANCELLED,
+    Kind.CONFLICT: Code.ABORTED,
+    Kind.UNAVAILABLE: Code.UNAVAILABLE,
+    Kind.INTERNAL: Code.INTERNAL,
 }
 _BY_NUMBER = {status.value[0]: status for status in grpc.StatusCode}
-UNAVAILABLE: int = grpc.StatusCode.UNAVAILABLE.value[0]
-DEADLINE_EXCEEDED: int = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 Trailers = tuple[tuple[str, str | bytes], ...]
-
-
-class Failure(NamedTuple):
-    """A failure on its way to a caller. `code`: gRPC status number, never 0."""
-
-    code: int
-    message: str
-    reason: str
-    retry_after_ms: int = 0
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -52,10 +41,10 @@ def failure_of(error: BaseException) -> Failure:
     the id alone: its text may hold what isn't the caller's.
     """
     if isinstance(error, ScoreMeshError):
-        return Failure(_STATUS[error.kind].value[0], error.message, error.reason, error.retry_after_ms)
+        return Failure(_CODE[error.kind], error.message, error.reason, error.retry_after_ms)
     incident = uuid.uuid4().hex[:12]
     _log.error("unexpected error, incident %s", incident, exc_info=error)
-    return Failure(grpc.StatusCode.INTERNAL.value[0], f"internal error, incident {incident}", "INTERNAL")
+    return Failure(Code.INTERNAL, f"internal error, incident {incident}", "INTERNAL")
 
 
 def status_of(code: int) -> grpc.StatusCode:

@@ -176,7 +176,7 @@ class Channel:
             delay_s = self._next_backoff_s()
 
     async def _attempt(self, transport: H2Transport) -> str:
-        """One attempt; if the connection can't take calls after it, it's closed. Returns why, as far as is known here."""
+        """One attempt; a connection that can't take calls after it is closed. Returns why, as far as is known here."""
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await self._loop.create_connection(lambda: transport, self._host, self._port, ssl=self._ssl)

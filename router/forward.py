@@ -17,8 +17,9 @@ from google.protobuf.message import DecodeError
 from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResult, RawResults, ScoreRequestHead
 
 from registry.errors import DeadlineError, InvalidRequestError, NoScorerError
+from registry.failure import Failure
 from registry.front import Call
-from registry.status import Failure, failure_of
+from registry.status import failure_of
 from router.item import Item, Sink
 from router.link import Link
 from router.placement import Placement

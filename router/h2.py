@@ -220,6 +220,9 @@ class H2Connection:
             self._read_answer(stream_id, answer, strip_padding(payload) if flags & h2f.PADDED else payload)
             if flags & h2f.END_STREAM and stream_id in self._streams:
                 self._end(stream_id, answer, Code.INTERNAL, "the server ended the answer without a status")
+            elif answer.ungranted >= _STREAM_WINDOW_BYTES // 2 and stream_id in self._streams:
+                self._write(h2f.window_update(stream_id, answer.ungranted))
+                answer.ungranted = 0
 
     def _read_answer(self, stream_id: int, answer: Answer, data: bytes) -> None:
         if answer.partial is None and len(data) >= _PREFIX_BYTES:
@@ -234,9 +237,6 @@ class H2Connection:
             self._end_badly(stream_id, error.status, error.message)
             return
         self._events += [Message(stream_id, message) for message in messages]
-        if answer.ungranted >= _STREAM_WINDOW_BYTES // 2:
-            self._write(h2f.window_update(stream_id, answer.ungranted))
-            answer.ungranted = 0
 
     def _on_headers(self, flags: int, stream_id: int, block: bytes) -> None:
         answer = self._streams.get(stream_id)

@@ -1,8 +1,8 @@
 """Cuts the bytes of an HTTP/2 server into whole, well-formed frames. Pure.
 
-Contract: bytes may be cut anywhere. What comes out: (type, flags, stream id, payload); a HEADERS frame carries its whole
-block, without padding and priority, and CONTINUATION never shows. Frames of a wrong size, on the wrong kind of stream or
-at the wrong place raise PeerError; frames of unknown types are dropped.
+Contract: bytes may be cut anywhere. What comes out: (type, flags, stream id, payload); a HEADERS frame carries its
+whole block, without padding and priority, and CONTINUATION never shows. Frames of a wrong size, on the wrong kind of
+stream or at the wrong place raise PeerError; frames of unknown types are dropped.
 
 Invariant: at most one incomplete frame (16 KiB) and one incomplete block (64 KiB) are held.
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from registry.failure import Failure
 from registry.model import Member
-from registry.status import Failure
 
 
 class Sink(Protocol):

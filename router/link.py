@@ -17,7 +17,7 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults
 
-from registry.status import DEADLINE_EXCEEDED, UNAVAILABLE, Failure
+from registry.failure import Code, Failure
 from router.channel import Channel, Handle
 from router.item import Item
 from router.retry import RetryPolicy
@@ -55,7 +55,7 @@ class Batch:
         try:
             results = RawResults.FromString(payload).results
         except DecodeError:
-            self._fail_rest(Failure(13, "a scorer sent an answer that can't be read", "BAD_ANSWER"))
+            self._fail_rest(Failure(Code.INTERNAL, "a scorer sent an answer that can't be read", "BAD_ANSWER"))
             return
         for result in results:
             item = self._take(result.index)
@@ -100,12 +100,12 @@ class Batch:
 
 
 def _failure_of_call(status: int, message: str) -> Failure:
-    if status == DEADLINE_EXCEEDED:
+    if status == Code.DEADLINE_EXCEEDED:
         return Failure(status, "the scorer did not answer within the deadline", "DEADLINE_EXCEEDED")
-    if status == UNAVAILABLE:
+    if status == Code.UNAVAILABLE:
         return Failure(status, f"the scorer is not reachable: {message}", "SCORER_UNREACHABLE")
     if status == 0:
-        return Failure(13, "the scorer left an item unanswered", "BAD_ANSWER")
+        return Failure(Code.INTERNAL, "the scorer left an item unanswered", "BAD_ANSWER")
     return Failure(status, message, "SCORER_FAILED")
 
 
@@ -156,7 +156,7 @@ class Link:
             left_s = self._policy.left_s(now, item.deadline)
             if left_s <= 0:
                 self.on_result(
-                    item, None, Failure(DEADLINE_EXCEEDED, "no time left to ask a scorer", "DEADLINE_EXCEEDED")
+                    item, None, Failure(Code.DEADLINE_EXCEEDED, "no time left to ask a scorer", "DEADLINE_EXCEEDED")
                 )
                 continue
             items.append(item)

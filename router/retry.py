@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from registry.status import UNAVAILABLE
+from registry.failure import Code
 
 
 class RetryPolicy(NamedTuple):
@@ -21,7 +21,7 @@ class RetryPolicy(NamedTuple):
 
     def may_retry(self, code: int, attempts: int, candidates: int, now: float, deadline: float) -> bool:
         """Whether to try once more after `attempts` attempts, the last of which failed with gRPC status `code`."""
-        if code != UNAVAILABLE or attempts >= min(self.max_attempts, candidates):
+        if code != Code.UNAVAILABLE or attempts >= min(self.max_attempts, candidates):
             return False
         return self.left_s(now, deadline) > 0
 

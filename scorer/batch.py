@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from registry.failure import Failure
 from registry.front import Call
-from registry.status import Failure
 from scorer.wire import field, number_field
 
 

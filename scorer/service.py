@@ -24,9 +24,10 @@ from scoremesh.scoring.v1.scoring_pb2 import (
 
 from registry.catalog import Catalog
 from registry.errors import DeadlineError, InvalidRequestError
+from registry.failure import Failure
 from registry.front import Call
 from registry.model import ModelRef, ModelVersion, check_name
-from registry.status import Failure, failure_of
+from registry.status import failure_of
 from scorer.batch import PartSink, WholeSink
 from scorer.cache import ModelCache
 from scorer.engine import LoadedModel

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 from registry.artifacts import ArtifactStore, check_digest
@@ -44,8 +42,8 @@ async def check_published(store: ArtifactStore, etcd: Etcd, keys: Keys, ref: Mod
     if indexed is not None:
         assert newest is not None
         assert indexed.revision <= newest.revision
-        for version in indexed.aliases.values():
-            assert version == (await library.read_manifest(ref, version.version)).to_version()
+        for known in indexed.aliases.values():
+            assert known == (await library.read_manifest(ref, known.version)).to_version()
 
 
 async def check_synced(store: ArtifactStore, etcd: Etcd, keys: Keys, ref: ModelRef) -> ModelRecord:
@@ -55,10 +53,3 @@ async def check_synced(store: ArtifactStore, etcd: Etcd, keys: Keys, ref: ModelR
     assert indexed is not None
     assert indexed == await Library(store).index_entry(ref)
     return indexed
-
-
-async def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    """Wait until something becomes true; fails loudly when it doesn't."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)

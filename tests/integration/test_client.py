@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 from client import AsyncClient, Client, Residency, ScoreError, ScoreItem, Scores
@@ -425,6 +425,8 @@ async def test_tls_with_several_routers(start: _Start, caller: _Caller) -> None:
     async with caller(addresses, credentials=trusted, server_name="routers.example") as client:
         scores = await client.score("acme", "sum", _ROWS, timeout_s=_PATIENCE_S)
     assert scores.values.tolist() == [3.0, 7.0]
+    with pytest.raises(ValueError, match="server_name"):
+        caller(addresses, credentials=trusted)
     async with caller(addresses, credentials=trusted, server_name="somebody.else") as client:
         with pytest.raises(ScoreError) as caught:
             await client.score("acme", "sum", _ROWS, timeout_s=_PATIENCE_S)

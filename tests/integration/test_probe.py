@@ -94,6 +94,15 @@ async def test_an_onnx_model_is_measured(tmp_path: Path, onnx_file: bytes) -> No
     assert probed.predict_us.keys() == {"1", "64"}
 
 
+async def test_a_model_of_many_features_with_long_names(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 4000))
+    names = [f"a_rather_long_name_of_a_feature_{i}" for i in range(4000)]
+    data = lightgbm.Dataset(rows, rows[:, 0], feature_name=names)
+    text = lightgbm.train({"verbose": -1, "num_threads": 1}, data, 2).model_to_string().encode()
+    probed = await probe(write(tmp_path, text), Runtime.LIGHTGBM)
+    assert probed.schema.features == tuple(names)
+
+
 async def test_several_probes_at_once(tmp_path: Path, lightgbm_text: bytes) -> None:
     path = write(tmp_path, lightgbm_text)
     first, second = await asyncio.gather(probe(path, Runtime.LIGHTGBM), probe(path, Runtime.LIGHTGBM))

@@ -1,0 +1,61 @@
+# Every target works on a fresh machine: what it needs it installs into .venv first.
+# `make` alone lists the targets.
+SHELL := /bin/bash
+VENV  ?= .venv
+BIN   := $(VENV)/bin
+PY    := $(BIN)/python
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-fast test-slow check fmt types imports proto proto-check bench clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml scripts/setup
+	scripts/setup $(VENV)
+	@touch $@
+
+setup: $(STAMP) ## Make the virtual environment .venv and install everything into it
+
+demo: $(STAMP) ## Start a cluster, train and publish real models, score through it, kill a scorer, show the figures
+	$(BIN)/scoremesh demo
+
+up: $(STAMP) ## Start a local cluster and keep it running until Ctrl-C
+	$(BIN)/scoremesh up
+
+test: $(STAMP) ## All tests: unit, property, integration, end to end, failures
+	$(PY) -m pytest
+
+test-fast: $(STAMP) ## The tests to run on each change: no servers, under a minute
+	$(PY) -m pytest tests/unit tests/property
+
+test-slow: $(STAMP) ## The tests with real etcd, S3 and clusters, and those that kill things
+	$(PY) -m pytest tests/integration tests/e2e tests/chaos
+
+check: $(STAMP) imports types proto-check ## Lint, format, types, import contracts, protos and generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(STAMP) ## Format the code and apply safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(STAMP) ## mypy --strict
+	$(BIN)/mypy
+
+imports: $(STAMP) ## Who may import whom
+	$(BIN)/lint-imports
+
+proto: $(STAMP) ## Generate the Python code of the protos
+	scripts/proto $(PY)
+
+proto-check: $(STAMP) ## Lint the protos, check compatibility with main's, and that the generated code is up to date
+	scripts/proto-check $(VENV)
+
+bench: $(STAMP) ## CPU a request of the data path, next to Envoy and to a plain router
+	scripts/setup-bench $(VENV)
+	$(PY) -m bench.data_path
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache
