@@ -7,8 +7,9 @@ then makes calls with N in flight for the given time, and reads its own CPU cloc
 of different kinds take turns, so that noise of the machine falls on all of them; the table shows the median of the
 rounds.
 
-Clients: `callbacks` makes the next call from the `on_end` of the last one; `awaited` makes it from a task that waits for
-the answer; the other two are grpc.aio's multi-callables from tasks.
+Clients: `callbacks` makes the next call from the `on_end` of the last one; `awaited` makes it from a task that waits
+for the answer; the next two are grpc.aio's multi-callables from tasks; `bytes` sends and gets the bare payload over a
+plain asyncio connection, one for each call in flight: what the loop and the kernel take before any protocol.
 """
 
 from __future__ import annotations
@@ -16,17 +17,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 
 STREAM, UNARY = "/bench.Echo/Stream", "/bench.Echo/Unary"
-CLIENTS = ("callbacks", "awaited", "aio unary_stream", "aio unary_unary")
+CLIENTS = ("callbacks", "awaited", "aio unary_stream", "aio unary_unary", "bytes")
 IN_FLIGHT = (1, 32, 256)
 PAYLOAD_BYTES = (100, 2048)
 Runner = Callable[[float], Awaitable[int]]
+
+
+def check(right: bool) -> None:
+    if not right:
+        raise SystemExit("a wrong answer")
 
 
 def serve() -> None:
@@ -34,7 +42,9 @@ def serve() -> None:
 
     front = NativeGrpcFront("127.0.0.1:0", [(STREAM, True), (UNARY, False)])
     front.start()
-    print(front.bound_port, flush=True)
+    echo = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=asyncio.run, args=(echo_bytes(echo),), daemon=True).start()
+    print(front.bound_port, echo.getsockname()[1], flush=True)
     while (events := front.recv_batch(256)) is not None:
         for kind, call_id, method, payload, _ in events:
             if kind != EVENT_CALL or payload is None:
@@ -44,6 +54,59 @@ def serve() -> None:
                 front.stream_end(call_id)
             else:
                 front.respond(call_id, payload)
+
+
+async def echo_bytes(listening: socket.socket) -> None:
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+
+    server = await asyncio.get_running_loop().create_server(Echo, sock=listening)
+    await server.serve_forever()
+
+
+class Bytes(asyncio.Protocol):
+    """Sends the payload again when all of it came back."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+
+    def run(self, until: float) -> asyncio.Future[None]:
+        self.calls, self.missing, self.until = 0, len(self.payload), until
+        self.finished = asyncio.get_running_loop().create_future()
+        self.transport.write(self.payload)
+        return self.finished
+
+    def data_received(self, data: bytes) -> None:
+        self.missing -= len(data)
+        if self.missing:
+            return
+        self.calls += 1
+        if time.monotonic() < self.until:
+            self.missing = len(self.payload)
+            self.transport.write(self.payload)
+        else:
+            self.finished.set_result(None)
+
+
+async def measure_bytes(port: int, payload: bytes, in_flight: int, seconds: float) -> float:
+    loop = asyncio.get_running_loop()
+    slots = [(await loop.create_connection(lambda: Bytes(payload), "127.0.0.1", port))[1] for _ in range(in_flight)]
+
+    async def run(until: float) -> int:
+        await asyncio.gather(*(slot.run(until) for slot in slots))
+        return sum(slot.calls for slot in slots)
+
+    cost = await cpu_us_per_call(run, seconds)
+    for slot in slots:
+        slot.transport.close()
+    return cost
 
 
 class Loop:
@@ -61,10 +124,10 @@ class Loop:
         return self.finished
 
     def on_message(self, payload: bytes) -> None:
-        assert len(payload) == len(self.payload)
+        check(len(payload) == len(self.payload))
 
     def on_end(self, status: int, message: str, sent: bool) -> None:
-        assert status == 0, message
+        check(status == 0)
         self.calls += 1
         if time.monotonic() < self.until:
             self.channel.call(self.payload, 5.0, self)
@@ -82,7 +145,7 @@ class Once:
         self.answer = payload
 
     def on_end(self, status: int, message: str, sent: bool) -> None:
-        assert status == 0, message
+        check(status == 0)
         self.finished.set_result(None)
 
 
@@ -128,9 +191,9 @@ async def measure_aio(port: int, streaming: bool, payload: bytes, in_flight: int
         async def one_call() -> None:
             if streaming:
                 async for answer in stream(payload, timeout=5.0):
-                    assert len(answer) == len(payload)
+                    check(len(answer) == len(payload))
             else:
-                assert len(await unary(payload, timeout=5.0)) == len(payload)
+                check(len(await unary(payload, timeout=5.0)) == len(payload))
 
         return await cpu_us_per_call(lambda until: with_tasks(one_call, in_flight, until), seconds)
 
@@ -144,7 +207,9 @@ async def cpu_us_per_call(run: Runner, seconds: float) -> float:
 
 def measure(port: int, client: str, payload_bytes: int, in_flight: int, seconds: float, uvloop: bool) -> float:
     payload = b"x" * payload_bytes
-    if client.startswith("aio"):
+    if client == "bytes":
+        work = measure_bytes(port, payload, in_flight, seconds)
+    elif client.startswith("aio"):
         work = measure_aio(port, client == "aio unary_stream", payload, in_flight, seconds)
     else:
         work = measure_channel(port, client == "awaited", payload, in_flight, seconds)
@@ -158,10 +223,11 @@ def measure(port: int, client: str, payload_bytes: int, in_flight: int, seconds:
 def compare(rounds: int, seconds: float, uvloop: bool) -> None:
     server = subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True)
     try:
-        port = server.stdout.readline().strip()
+        grpc_port, bytes_port = server.stdout.readline().split()
         cells = list(itertools.product(PAYLOAD_BYTES, IN_FLIGHT, CLIENTS))
         costs: dict[tuple[int, int, str], list[float]] = {cell: [] for cell in cells}
         for _, (size, in_flight, client) in itertools.product(range(rounds), cells):
+            port = bytes_port if client == "bytes" else grpc_port
             args = ["--client", client, "--port", port, "--bytes", size, "--in-flight", in_flight, "--seconds", seconds]
             command = [sys.executable, __file__, *map(str, args), *(["--uvloop"] if uvloop else [])]
             answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60)

@@ -17,6 +17,8 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 from ops.process import ChildProcess
 from registry.errors import UnavailableError
 from registry.etcd_records import TlsFiles
@@ -52,7 +54,9 @@ def free_port() -> int:
 
 
 class EtcdServer:
-    """One node. `peers`: "name=peer url" of all nodes of its cluster; None: it is alone."""
+    """One node. `peers`: "name=peer url" of all nodes of its cluster; None: it is alone. `tls`: what it shows to its
+    clients, and the authority by which they (and our health check) know it.
+    """
 
     def __init__(
         self,
@@ -105,7 +109,7 @@ class EtcdServer:
 
     def spawn(self) -> None:
         """Start without waiting; in the main thread (see ChildProcess)."""
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_path = self.data_dir.with_name(self.data_dir.name + ".log")
         log_path.unlink(missing_ok=True)
         self._process = ChildProcess(self._argv(), log_path)
@@ -124,7 +128,11 @@ class EtcdServer:
             time.sleep(0.03)
 
     def is_healthy(self) -> bool:
-        """Whether the node answers its health check now."""
+        """Whether the node answers its health check now. That it listens itself is looked at first: behind a port
+        that was taken from it, somebody else's etcd may answer.
+        """
+        if not self._listens():
+            return False
         scheme = "https" if self._tls else "http"
         try:
             url = f"{scheme}://{self.endpoint}/health"
@@ -160,6 +168,13 @@ class EtcdServer:
         """Delete the data of a node that is not running."""
         shutil.rmtree(self.data_dir)
 
+    def _listens(self) -> bool:
+        try:
+            sockets = psutil.Process(self.process.pid).net_connections("tcp")
+        except psutil.Error:
+            return False
+        return any(each.status == psutil.CONN_LISTEN and each.laddr.port == self._client_port for each in sockets)
+
     def _argv(self) -> list[str]:
         client = f"{'https' if self._tls else 'http'}://127.0.0.1:{self._client_port}"
         peer = f"http://127.0.0.1:{self._peer_port}"
@@ -176,11 +191,14 @@ class EtcdServer:
         }
         if self._tls:
             flags |= {"--cert-file": str(self._tls.cert), "--key-file": str(self._tls.key)}
-            flags |= {"--trusted-ca-file": str(self._tls.ca)}
         return [str(self._binary), *(word for flag in flags.items() for word in flag), *self._extra_args]
 
     def _context(self) -> ssl.SSLContext | None:
-        return ssl.create_default_context(cafile=str(self._tls.ca)) if self._tls else None
+        if self._tls is None:
+            return None
+        context = ssl.create_default_context(cafile=str(self._tls.ca))
+        context.load_cert_chain(str(self._tls.cert), self._tls.key and str(self._tls.key))
+        return context
 
 
 def start_cluster(

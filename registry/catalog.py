@@ -30,7 +30,7 @@ from registry.etcd_backoff import Backoff
 from registry.etcd_records import Changed, Put
 from registry.keys import Keys, decode_model
 from registry.library import Library
-from registry.model import LIVE, ModelRecord, ModelRef, ModelVersion
+from registry.model import LIVE, ModelRecord, ModelRef, ModelSchema, ModelVersion
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -46,16 +46,14 @@ class Catalog:
         self._library = Library(store)
         self._fold = CatalogFold(capacity)
         self._flights: dict[Hashable, asyncio.Task[Any]] = {}
+        self._capacity = capacity
+        self._schemas: dict[ModelSchema, ModelSchema] = {}
+        # The version that (model, version, alias) means, if memory knows; else None, and `resolve` has the answer or the
+        # error. An empty version means by alias, an empty alias "live". Bound, as it is called for every request.
+        self.lookup: Callable[[ModelRef, str, str], ModelVersion | None] = self._fold.lookup
 
     def __len__(self) -> int:
         return len(self._fold)
-
-    def lookup(self, ref: ModelRef, version: str, alias: str) -> ModelVersion | None:
-        """The version that a request means, if memory knows; else None, and `resolve` has the answer or the error.
-
-        `version` empty means by alias, `alias` empty means "live".
-        """
-        return self._fold.lookup(ref, version, alias)
 
     async def resolve(self, ref: ModelRef, version: str = "", alias: str = "") -> ModelVersion:
         """The version that a request means.
@@ -81,7 +79,9 @@ class Catalog:
             return _by_version(ref, entry, version)
 
     async def run(self) -> None:
-        """Follow the watch until cancelled. What else stops it (say a wrong password) comes in an ExceptionGroup."""
+        """Follow the watch until cancelled. What else stops it (say a wrong password) comes in an ExceptionGroup; then
+        nothing is kept up to date any more, and the process should end.
+        """
         refresh: asyncio.Task[None] | None = None
         async with aclosing(self._etcd.watch_changes(self._keys.models_prefix)) as events, asyncio.TaskGroup() as tasks:
             async for event in events:
@@ -129,7 +129,7 @@ class Catalog:
             revision, found = await self._etcd.get(self._keys.model(ref))
         except EtcdUnavailableError as error:
             raise EtcdUnavailableError(f"model {ref} isn't cached here, and {error.message}") from error
-        record = _decode(ref, found.value) if found is not None else None
+        record = self._decode(ref, found.value) if found is not None else None
         return revision, record or await self._library.index_entry(ref)
 
     async def _read_version(self, ref: ModelRef, version: str) -> ModelVersion | None:
@@ -139,14 +139,38 @@ class Catalog:
     def _apply(self, changed: Changed) -> None:
         for event in changed.events:
             key, revision = (event.kv.key, event.kv.mod_revision) if isinstance(event, Put) else event
-            ref = self._keys.model_ref(key)
+            ref = self._ref_of(key)
             if ref is None or not self._fold.wants(ref):
                 continue
-            record = _decode(ref, event.kv.value) if isinstance(event, Put) else None
+            record = self._decode(ref, event.kv.value) if isinstance(event, Put) else None
             if record is not None:
                 self._fold.apply(ref, revision, record)
             else:
                 self._fold.forget(ref, revision)
+
+    def _ref_of(self, key: bytes) -> ModelRef | None:
+        try:
+            return self._keys.model_ref(key)
+        except UnicodeDecodeError:
+            return None  # Not ours: somebody else's key under our prefix.
+
+    def _decode(self, ref: ModelRef, value: bytes) -> ModelRecord | None:
+        """An entry of etcd, None when it is damaged. Equal schemas are held once: a tenant's models often have the same
+        features, whose names would be most of what an entry takes.
+        """
+        try:
+            record = decode_model(value)
+        except msgspec.DecodeError as error:
+            _log.warning("the entry of model %s in etcd is damaged: %s", ref, error)
+            return None
+        if len(self._schemas) > self._capacity:
+            self._schemas.clear()
+        share = self._schemas.setdefault
+        aliases = {
+            alias: msgspec.structs.replace(version, schema=share(version.schema, version.schema))
+            for alias, version in record.aliases.items()
+        }
+        return ModelRecord(record.revision, aliases)
 
     async def _refresh(self) -> None:
         """Read all that is held anew, the most recently used first; what is held answers meanwhile."""
@@ -168,14 +192,6 @@ class Catalog:
                 except ScoreMeshError as error:
                     _log.warning("model %s can't be refreshed and is forgotten: %s", ref, error.message)
                     self._fold.drop(ref)
-
-
-def _decode(ref: ModelRef, value: bytes) -> ModelRecord | None:
-    try:
-        return decode_model(value)
-    except msgspec.DecodeError as error:
-        _log.warning("the entry of model %s in etcd is damaged: %s", ref, error)
-        return None
 
 
 def _by_alias(ref: ModelRef, entry: Entry, alias: str) -> ModelVersion:

@@ -34,6 +34,8 @@ class Lease:
         self._etcd = etcd
         self._ends_at = granted_at + ttl_s
         self._task = asyncio.create_task(self._keep_alive())
+        # Whatever ended the renewing, if not we ourselves: the lease will not live.
+        self._task.add_done_callback(lambda task: task.cancelled() or self.lost.set())
 
     @classmethod
     async def grant(cls, etcd: Etcd, ttl_s: float) -> Self:
@@ -70,14 +72,11 @@ class Lease:
     async def _keep_alive(self) -> None:
         endpoint, backoff = self._etcd.endpoints.current, Backoff()
         # The time limit is moved on by each renewal, see _renew.
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._ends_at) as limit:
                 while await self._renew_until_broken(endpoint, backoff, limit):
                     endpoint = self._etcd.endpoints.after(endpoint)
                     await backoff.pause()
-        except TimeoutError:
-            pass
-        self.lost.set()
 
     async def _renew_until_broken(self, endpoint: Endpoint, backoff: Backoff, limit: asyncio.Timeout) -> bool:
         """Renew over one stream. True when the stream broke, False when the lease is gone."""

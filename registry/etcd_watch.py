@@ -43,10 +43,10 @@ async def follow(
             _log.warning("can't read the state of %r yet: %s", prefix, error)
         else:
             yield state
-            backoff.reset()
             async with aclosing(_changes(endpoints, prefix, stall_s, WatchPosition(state.revision))) as changes:
                 async for changed in changes:
                     yield changed
+                    backoff.reset()
             _log.warning("the history of %r is lost; reading its whole state", prefix)
         await backoff.pause()
 

@@ -1,9 +1,9 @@
 """What a server is to the code behind it: calls as objects that are answered by a method, not by a coroutine.
 
-A front (`registry.front_native`, `registry.front_aio`; `registry.server` chooses) receives gRPC calls as raw bytes and
-hands each to its method's handler, on the event loop's thread. The handler returns at once; whoever finishes the call
-later answers it through the `Call`. So a request costs no task, no future and no lock, and one loop turn can answer
-many.
+A front (`registry.front_http2`, `front_native`, `front_aio`; `registry.server` chooses) receives gRPC calls as raw
+bytes and hands each to its method's handler, on the event loop's thread. The handler returns at once; whoever
+finishes the call later answers it through the `Call`. So a request costs no task, no future and no lock, and one loop
+turn can answer many.
 
 Invariants:
 * every call is finished exactly once; finishing it again is ignored, since an answer may cross with a cancellation;
@@ -17,8 +17,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from registry.errors import DrainingError, MessageTooLargeError
+from registry.errors import DrainingError
 from registry.failure import Failure
+from registry.http2.server_stream import too_large
 from registry.status import failure_of
 
 
@@ -51,7 +52,7 @@ class Method(NamedTuple):
 
 
 class Front(Protocol):
-    """A gRPC server of raw methods and of ordinary servicers beside them."""
+    """A gRPC server of raw methods."""
 
     @property
     def port(self) -> int:
@@ -67,7 +68,7 @@ class Front(Protocol):
         """Wait until no call is running; False when the time was over first."""
 
     async def quiet(self, quiet_s: float, timeout_s: float) -> bool:
-        """Wait until no call has come for `quiet_s` and none is running; False when the time was over first."""
+        """Wait until no call has come for `quiet_s`; False when the time was over first."""
 
     async def stop(self) -> None:
         """Close all connections, in the middle of calls too."""
@@ -109,12 +110,6 @@ class Gate:
         self._on_idle = callback
 
 
-def too_large(payload_bytes: int, limit_bytes: int) -> Failure:
-    """The failure for a message over the limit."""
-    text = f"message of {payload_bytes} bytes is over the limit of {limit_bytes} bytes; send fewer rows a request"
-    return failure_of(MessageTooLargeError(text))
-
-
 def run_handler(handler: Handler, call: Call) -> None:
     """Call the handler; what it raises becomes the call's failure."""
     try:
@@ -138,12 +133,12 @@ async def wait_idle(gate: Gate, timeout_s: float) -> bool:
 
 
 async def wait_quiet(gate: Gate, quiet_s: float, timeout_s: float) -> bool:
-    """Wait until no call has come for `quiet_s` and none is running; False when the time was over first."""
+    """Wait until no call has come for `quiet_s`; False when the time was over first."""
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout_s
     while loop.time() < until:
         entered = gate.entered
         await asyncio.sleep(min(quiet_s, timeout_s))
-        if gate.entered == entered and not gate.running:
+        if gate.entered == entered:
             return True
     return False

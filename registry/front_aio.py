@@ -12,7 +12,6 @@ from registry.failure import Failure
 from registry.front import Gate, Handler, Method, run_handler, wait_idle, wait_quiet
 from registry.status import status_of, trailers
 
-Servicers = Sequence[Callable[[grpc.aio.Server], None]]
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -43,7 +42,6 @@ class AioFront:
     def __init__(
         self,
         address: str,
-        servicers: Servicers,
         gate: Gate,
         credentials: grpc.ServerCredentials | None,
     ) -> None:
@@ -51,8 +49,6 @@ class AioFront:
         # Up to twice the limit the message comes in and is refused with our own words; above it grpcio refuses it.
         limit = ("grpc.max_receive_message_length", 2 * gate.max_message_bytes)
         self._server = grpc.aio.server(options=[limit, ("grpc.so_reuseport", 0)])
-        for add in servicers:
-            add(self._server)
         self._port = self._bind(address, credentials)
 
     def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:

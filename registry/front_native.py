@@ -1,23 +1,19 @@
 """A front on `pygrpc_native`, whose HTTP/2 and gRPC work runs in Rust outside the GIL.
 
 It uses the package's event interface instead of its `aio.server`: one thread waits for events and hands them to the
-event loop in batches, so that a call costs neither a task nor a coroutine. What the package doesn't serve (other
-services, such as health) goes to a `grpc.aio` server behind it, on a Unix socket. Insecure ports only.
+event loop in batches, so that a call costs neither a task nor a coroutine. Insecure ports only; it reserves the
+trailer `grpc-retry-pushback-ms`, so a retry hint travels in the details alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grpc
 from pygrpc_native import EVENT_CALL, STREAM_FULL, NativeGrpcFront
 
 from registry.failure import Failure
@@ -28,8 +24,6 @@ if TYPE_CHECKING:
     from pygrpc_native._native import DetailedEvent
 
 _EVENTS_PER_TURN = 256
-
-Servicers = Sequence[Callable[[grpc.aio.Server], None]]
 
 
 class _NativeCall:
@@ -53,7 +47,7 @@ class _NativeCall:
 
     def fail(self, failure: Failure) -> None:
         if self._front.finish(self._id):
-            self._front.native.fail(self._id, failure.code, failure.message, trailing_metadata=list(trailers(failure)))
+            self._front.native.fail(self._id, failure.code, failure.message, trailing_metadata=[trailers(failure)[0]])
 
 
 class _NativeStream(_NativeCall):
@@ -95,7 +89,7 @@ class _NativeStream(_NativeCall):
 class NativeFront:
     """See `registry.front.Front`."""
 
-    def __init__(self, address: str, servicers: Servicers, gate: Gate) -> None:
+    def __init__(self, address: str, gate: Gate) -> None:
         try:
             self.native = NativeGrpcFront(
                 address,
@@ -107,13 +101,10 @@ class NativeFront:
             )
         except OSError as error:
             raise OSError(f"can't listen on {address}: {error}") from error
-        self._servicers = servicers
         self._gate = gate
         self._open: dict[int, _NativeCall] = {}
         self._events: deque[list[DetailedEvent]] = deque()
         self._scheduled = False
-        self._fallback: grpc.aio.Server | None = None
-        self._fallback_dir = ""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -122,22 +113,10 @@ class NativeFront:
 
     async def start(self, methods: Sequence[Method]) -> None:
         self._loop = asyncio.get_running_loop()
-        if self._servicers:
-            await self._start_fallback()
         self.native.add_methods([(method.path, method.streaming) for method in methods])
         self._table = [(method.handler, _NativeStream if method.streaming else _NativeCall) for method in methods]
         self.native.start()
         threading.Thread(target=self._receive, name="front-receive", daemon=True).start()
-
-    async def _start_fallback(self) -> None:
-        self._fallback_dir = tempfile.mkdtemp(prefix="scoremesh-front-")
-        path = str(Path(self._fallback_dir, "fallback.sock"))
-        self._fallback = grpc.aio.server()
-        for add in self._servicers:
-            add(self._fallback)
-        self._fallback.add_insecure_port(f"unix:{path}")
-        await self._fallback.start()
-        self.native.set_fallback(path)
 
     def _receive(self) -> None:
         # A second wake-up of the loop before it has run would be a wasted system call.
@@ -201,10 +180,7 @@ class NativeFront:
         return await wait_quiet(self._gate, quiet_s, timeout_s)
 
     async def stop(self) -> None:
-        if self._fallback is not None:
-            await self._fallback.stop(0)
         await asyncio.get_running_loop().run_in_executor(None, self.native.close)
         for call_id in list(self._open):
             self._cancel(call_id)
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        shutil.rmtree(self._fallback_dir, ignore_errors=True)

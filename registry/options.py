@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from registry.etcd import TlsFiles
-from registry.server import MAX_MESSAGE_BYTES
+from registry.server import FRONTS, MAX_MESSAGE_BYTES
 
 
 class EtcdOptions(TypedDict):
@@ -24,7 +24,7 @@ def add_server_options(parser: argparse.ArgumentParser, *, default_port: int) ->
     """Where to listen, and how to stop."""
     parser.add_argument("--listen", default=f"127.0.0.1:{default_port}", help="host:port; port 0 takes a free one")
     parser.add_argument("--cluster", default="default", help="name of the cluster; part of every etcd key")
-    parser.add_argument("--front", default="", choices=["", "native", "aio"], help="force one of the gRPC servers")
+    parser.add_argument("--front", default="", choices=["", *FRONTS], help="force one of the gRPC servers")
     parser.add_argument("--tls-cert", type=Path, help="PEM certificate of this server; turns TLS on")
     parser.add_argument("--tls-key", type=Path, help="PEM key of this server")
     parser.add_argument("--tls-ca", type=Path, help="PEM CA; callers must then show a certificate of it")

@@ -1,88 +1,85 @@
-"""The one server factory, and the life of a server process: health, drain, stop.
+"""The one server factory.
 
-`listen` returns the native front where it serves (no TLS, package installed) and grpcio's own server otherwise. Both
-pass the same tests.
+`listen` gives the project's own front, which serves plain text and TLS. Two others serve the same methods and pass
+the same tests: `native` (pygrpc_native, plain text only) and `aio` (grpcio's own server), for comparison and as a way
+out.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Callable, Sequence
+import ssl
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from registry.errors import InvalidRequestError
 from registry.etcd import TlsFiles
 from registry.front import Front, Gate
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-
-
-class Health:
-    """The standard `grpc.health.v1` service: for "" and for each service named here, all alike."""
-
-    def __init__(self, services: Sequence[str]) -> None:
-        self._names = ("", *services)
-        self._servicer = health.aio.HealthServicer()
-        self.ready = False
-
-    async def set_ready(self, ready: bool) -> None:
-        """Tell probes and load balancers whether this server wants traffic."""
-        self.ready = ready
-        serving = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in self._names:
-            await self._servicer.set(name, serving)
-
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Serve it."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
-
-
-def server_credentials(tls: TlsFiles | None) -> grpc.ServerCredentials | None:
-    """Credentials of a server from its PEM files; with a CA, callers must show a certificate of it."""
-    if tls is None:
-        return None
-    if tls.cert is None or tls.key is None:
-        raise InvalidRequestError("a TLS server needs a certificate and a key")
-    authority = tls.ca.read_bytes() if tls.ca != Path() else None
-    pair = (tls.key.read_bytes(), tls.cert.read_bytes())
-    return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
+FRONTS = ("http2", "native", "aio")
 
 
 def listen(
-    address: str,
-    servicers: Sequence[Callable[[grpc.aio.Server], None]] = (),
-    *,
-    tls: TlsFiles | None = None,
-    front: str = "",
-    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    address: str, *, tls: TlsFiles | None = None, front: str = "", max_message_bytes: int = MAX_MESSAGE_BYTES
 ) -> Front:
     """Bind a server; `start(methods)` lets calls in.
 
     Args:
-        address: host:port; port 0 takes a free one.
-        servicers: functions that add ordinary servicers, served by grpcio in both cases.
-        tls: the server's certificate, or None for plain text.
-        front: "native" or "aio" to force one; "" (or the variable SCOREMESH_FRONT) chooses.
-        max_message_bytes: larger requests are refused with RESOURCE_EXHAUSTED.
+        address: host:port; port 0 takes a free one. tls: the server's certificate, or None for plain text. With a CA,
+        callers must show a certificate of it. front: one of FRONTS; "" takes the variable SCOREMESH_FRONT, or else
+        http2. Where TLS is on, aio stands in for native. max_message_bytes: larger requests are refused with
+        RESOURCE_EXHAUSTED.
 
     Raises:
         OSError: the address can't be bound.
+        InvalidRequestError: a front that doesn't exist, or TLS without certificate and key.
     """
     gate = Gate(max_message_bytes)
-    if _use_native(front or os.environ.get("SCOREMESH_FRONT", ""), tls):
-        from registry.front_native import NativeFront
+    match front or os.environ.get("SCOREMESH_FRONT", "") or "http2":
+        case "http2":
+            from registry.front_http2 import Http2Front
 
-        return NativeFront(address, servicers, gate)
-    from registry.front_aio import AioFront
+            return Http2Front(address, gate, server_context(tls))
+        case "native" if tls is None:
+            from registry.front_native import NativeFront
 
-    return AioFront(address, servicers, gate, server_credentials(tls))
+            return NativeFront(address, gate)
+        case "aio" | "native":
+            from registry.front_aio import AioFront
+
+            return AioFront(address, gate, server_credentials(tls))
+        case other:
+            raise InvalidRequestError(f"front {other!r} is unknown; there are {', '.join(FRONTS)}")
 
 
-def _use_native(front: str, tls: TlsFiles | None) -> bool:
-    if front not in ("", "native", "aio"):
-        raise InvalidRequestError(f"front {front!r} is unknown; it is native or aio")
-    return tls is None and front != "aio" and importlib.util.find_spec("pygrpc_native") is not None
+def server_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
+    """How our own front speaks TLS."""
+    if tls is None:
+        return None
+    cert, key, authority = _parts(tls)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(cert, key)
+    if authority is not None:
+        context.load_verify_locations(authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def server_credentials(tls: TlsFiles | None) -> grpc.ServerCredentials | None:
+    """The same for grpcio's server."""
+    if tls is None:
+        return None
+    cert, key, authority = _parts(tls)
+    root = authority.read_bytes() if authority is not None else None
+    pair = (key.read_bytes(), cert.read_bytes())
+    return grpc.ssl_server_credentials([pair], root, require_client_auth=root is not None)
+
+
+def _parts(tls: TlsFiles) -> tuple[Path, Path, Path | None]:
+    if tls.cert is None or tls.key is None:
+        raise InvalidRequestError("a TLS server needs a certificate and a key")
+    return tls.cert, tls.key, tls.ca if tls.ca != Path() else None

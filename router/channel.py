@@ -19,6 +19,7 @@ unanswered for several times `keepalive_s`, let it allow them (grpc.http2.min_re
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections import deque
 from collections.abc import Callable
@@ -180,13 +181,15 @@ class Channel:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await self._loop.create_connection(lambda: transport, self._host, self._port, ssl=self._ssl)
+                if self._ssl is not None and not transport.has_alpn:
+                    return "the server does not speak HTTP/2 over TLS"
                 await transport.became_ready
         except TimeoutError:
             return "no answer in time"
         except SSLError as error:
             return f"TLS: {error.reason}"
         except OSError as error:
-            return error.strerror or type(error).__name__
+            return os.strerror(error.errno) if error.errno else type(error).__name__
         finally:
             if not transport.accepts:
                 transport.abort()

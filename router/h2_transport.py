@@ -96,7 +96,8 @@ class H2Transport(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._receiving = False
-        self._pinged = False
+        self._flush_planned = False
+        self._pinged_at = 0.0
         self._heard_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self.calls: dict[int, Handle] = {}
@@ -111,6 +112,12 @@ class H2Transport(asyncio.Protocol):
         """Whether new calls may ever be started here."""
         return self.ready_at is not None and not self._h2.draining
 
+    @property
+    def has_alpn(self) -> bool:
+        """Whether the server agreed, in the TLS handshake, to speak HTTP/2."""
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        return tls is not None and tls.selected_alpn_protocol() == "h2"
+
     # --- calls ---
 
     def start(self, call: Handle, timeout_s: float) -> bool:
@@ -123,7 +130,7 @@ class H2Transport(asyncio.Protocol):
         call.transport = self
         self.calls[stream_id] = call
         if not self._receiving:
-            self._flush()
+            self._flush_soon()
         return True
 
     def start_waiting(self) -> None:
@@ -242,7 +249,16 @@ class H2Transport(asyncio.Protocol):
         if self._h2.draining and not self.calls and self._transport is not None:
             self._transport.close()
 
+    def _flush_soon(self) -> None:
+        """Write at once for a call that is alone, which saves it a turn of the loop; else once for all of this turn."""
+        if len(self.calls) == 1:
+            self._flush()
+        elif not self._flush_planned:
+            self._flush_planned = True
+            self._loop.call_soon(self._flush)
+
     def _flush(self) -> None:
+        self._flush_planned = False
         if self._transport is not None and not self._paused:
             data = self._h2.take_output()
             if data:
@@ -250,16 +266,15 @@ class H2Transport(asyncio.Protocol):
 
     def _check_alive(self) -> None:
         """While calls are open and the peer is silent: ping, and give the connection up if even then nothing comes."""
-        silent_s = self._loop.time() - self._heard_at
-        wait_s = self._keepalive_s
-        if not self.calls or silent_s < self._keepalive_s:
-            self._pinged = False
-            wait_s = max(self._keepalive_s - silent_s, 0) or self._keepalive_s
-        elif self._pinged:
-            self._dispatch(self._h2.lose("the server is silent"))
-            return
-        else:
-            self._pinged = True
-            self._h2.ping()
-            self._flush()
+        now = self._loop.time()
+        wait_s = self._heard_at + self._keepalive_s - now
+        if wait_s <= 0:
+            wait_s = self._keepalive_s
+            if self.calls and self._pinged_at > self._heard_at:
+                self._dispatch(self._h2.lose("the server is silent"))
+                return
+            if self.calls:
+                self._pinged_at = now
+                self._h2.ping()
+                self._flush()
         self._watch = self._loop.call_later(wait_s, self._check_alive)

@@ -94,9 +94,10 @@ class Batch:
                 self._link.on_result(item, None, failure)
 
     def _withdraw(self) -> None:
-        """A caller has gone. When no caller is left, the scorer needn't go on."""
+        """A caller has gone. When no caller is left, the scorer needn't go on, and nothing will be heard of it."""
         if self._handle is not None and all(item is None or item.done for item in self._items):
             self._handle.cancel()
+            self._mark_heard()
 
 
 def _failure_of_call(status: int, message: str) -> Failure:

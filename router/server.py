@@ -13,13 +13,15 @@ import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from registry.etcd import Etcd, TlsFiles
 from registry.front import Front, Method
+from registry.health import Health
 from registry.keys import Keys
 from registry.member_fold import MembersView
 from registry.members import follow_members
-from registry.server import Health, listen
+from registry.server import listen
 from router.config import RouterConfig
 from router.fleet import Fleet
 from router.forward import Forwarder
@@ -36,6 +38,7 @@ class Router:
     def __init__(self, config: RouterConfig) -> None:
         policy = RetryPolicy()
         self._config = config
+        self._draining = False
         self._forwarder = Forwarder(policy, default_timeout_s=config.default_timeout_s)
         self._fleet = Fleet(
             self._forwarder, policy, cluster=config.cluster, replicas=config.replicas, tls=link_tls(config.tls)
@@ -43,7 +46,6 @@ class Router:
         self._health = Health([SERVICE])
         self.front: Front = listen(
             config.listen,
-            [self._health.add_to],
             tls=config.tls,
             front=config.front,
             max_message_bytes=config.max_message_bytes,
@@ -54,8 +56,8 @@ class Router:
         """Serve inside this context; leaving it drains and stops."""
         config = self._config
         etcd = Etcd(config.etcd, user=config.etcd_user, password=config.etcd_password, tls=config.etcd_tls)
-        await self._health.set_ready(False)
-        await self.front.start(methods(self._forwarder))
+        self._health.set_ready(False)
+        await self.front.start([*methods(self._forwarder), *self._health.methods()])
         follower = asyncio.create_task(follow_members(etcd, Keys(config.cluster), self._on_view))
         try:
             yield
@@ -69,14 +71,14 @@ class Router:
 
     def _on_view(self, view: MembersView) -> None:
         self._fleet.apply(view)
-        if not self._health.ready:
-            self._readying = asyncio.create_task(self._health.set_ready(True))
+        self._health.set_ready(True)
 
     async def _drain(self) -> None:
-        await self._health.set_ready(False)
+        self._health.set_ready(False)
         _log.info("draining")
         await self.front.quiet(QUIET_S, self._config.drain_s / 2)
         self.front.refuse_new("this router is shutting down; ask another one")
+        self._health.end_watches()
         await self.front.idle(self._config.drain_s)
 
 
@@ -90,10 +92,12 @@ def methods(forwarder: Forwarder) -> list[Method]:
 
 
 def link_tls(tls: TlsFiles | None) -> ssl.SSLContext | None:
-    """How to speak to scorers: in plain text, or with TLS against the CA and with this router's own certificate."""
+    """How to speak to scorers: in plain text, or with TLS and this router's own certificate, against the CA (without
+    one, against those that the machine trusts).
+    """
     if tls is None:
         return None
-    context = ssl.create_default_context(cafile=str(tls.ca))
+    context = ssl.create_default_context(cafile=str(tls.ca) if tls.ca != Path() else None)
     context.set_alpn_protocols(["h2"])
     if tls.cert is not None:
         context.load_cert_chain(tls.cert, tls.key)

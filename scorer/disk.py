@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections import OrderedDict
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
 _PARTIAL = ".partial"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class DiskTier:
@@ -33,9 +35,11 @@ class DiskTier:
     def _adopt(self) -> None:
         found = []
         for path in self._directory.iterdir():
+            if not _DIGEST.match(path.name):
+                continue  # not ours to count, and never to delete
             if path.suffix == _PARTIAL:
                 path.unlink(missing_ok=True)
-            else:
+            elif _DIGEST.fullmatch(path.name):
                 status = path.stat()
                 found.append((status.st_atime, path.name, status.st_size))
         for _used_at, name, size in sorted(found):

@@ -20,10 +20,11 @@ from registry.catalog import Catalog
 from registry.errors import EtcdUnavailableError
 from registry.etcd import Etcd
 from registry.front import Front, Method
+from registry.health import Health
 from registry.keys import Keys
 from registry.members import Announcement
 from registry.model import Member, MemberState
-from registry.server import Health, listen
+from registry.server import listen
 from scorer.cache import ModelCache
 from scorer.config import ScorerConfig, default_id
 from scorer.disk import DiskTier
@@ -40,10 +41,10 @@ class Scorer:
 
     def __init__(self, config: ScorerConfig) -> None:
         self._config = config
+        self._draining = False
         self._health = Health([SERVICE])
         self.front: Front = listen(
             config.listen,
-            [self._health.add_to],
             tls=config.tls,
             front=config.front,
             max_message_bytes=config.max_message_bytes * 2,  # a router's batch is larger than one of its requests
@@ -74,8 +75,8 @@ class Scorer:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve inside this context; leaving it drains and stops."""
-        await self._health.set_ready(False)
-        await self.front.start(methods(self._service))
+        self._health.set_ready(False)
+        await self.front.start([*methods(self._service), *self._health.methods()])
         follower = asyncio.create_task(self._catalog.run())
         self._announcement.start()
         try:
@@ -88,13 +89,14 @@ class Scorer:
 
     async def _drain(self) -> None:
         _log.info("draining")
-        await self._health.set_ready(False)
+        self._health.set_ready(False)
         with contextlib.suppress(EtcdUnavailableError, TimeoutError):
             async with asyncio.timeout(self._config.drain_s / 4):
                 self._announcement.set_state(MemberState.DRAINING)
                 await self._announcement.wait_announced()
         await self.front.quiet(QUIET_S, self._config.drain_s / 2)
         self.front.refuse_new(f"scorer {self.member.id} is shutting down")
+        self._health.end_watches()
         await self.front.idle(self._config.drain_s)
         with contextlib.suppress(EtcdUnavailableError, TimeoutError):
             async with asyncio.timeout(self._config.drain_s / 4):
@@ -111,7 +113,7 @@ class Scorer:
 
     def _on_announced(self, announced: bool) -> None:
         _log.info("announced as %s" if announced else "%s is no longer announced", self.member.id)
-        self._announcing = asyncio.get_running_loop().create_task(self._health.set_ready(announced))
+        self._health.set_ready(announced)
 
     def _on_evicted(self, _models: int) -> None:
         self._loader.release_memory()

@@ -15,6 +15,7 @@ from time import perf_counter_ns
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
+from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch
 from scoremesh.scoring.v1.scoring_pb2 import (
     RESIDENCY_HIT,
     ScoreBatchRequest,
@@ -63,18 +64,18 @@ class ScoringService:
 
     def score_batch(self, call: Call) -> None:
         """ScoringService.ScoreBatch."""
-        batch = _parse(ScoreBatchRequest, call.payload)
-        self._score_all(call, batch.items, WholeSink(call, len(batch.items)), [])
+        items, _ = _parse_batch(ScoreBatchRequest, call.payload)
+        self._score_all(call, items, WholeSink(call, len(items)), [])
 
     def stream_score_batch(self, call: Call) -> None:
         """ScoringService.StreamScoreBatch."""
-        batch = _parse(StreamScoreBatchRequest, call.payload)
-        if batch.timeout_ms and len(batch.timeout_ms) != len(batch.items):
-            raise InvalidRequestError(f"timeout_ms has {len(batch.timeout_ms)} entries for {len(batch.items)} items")
-        self._score_all(call, batch.items, PartSink(call, len(batch.items)), batch.timeout_ms)
+        items, timeout_ms = _parse_batch(StreamScoreBatchRequest, call.payload)
+        if timeout_ms and len(timeout_ms) != len(items):
+            raise InvalidRequestError(f"timeout_ms has {len(timeout_ms)} entries for {len(items)} items")
+        self._score_all(call, items, PartSink(call, len(items)), timeout_ms)
 
     def _score_all(
-        self, call: Call, items: Sequence[ScoreRequest], sink: WholeSink | PartSink, timeout_ms: Sequence[int]
+        self, call: Call, items: Sequence[ScoreRequest | None], sink: WholeSink | PartSink, timeout_ms: Sequence[int]
     ) -> None:
         if not 1 <= len(items) <= MAX_BATCH_ITEMS:
             raise InvalidRequestError(f"a batch has 1 to {MAX_BATCH_ITEMS} items, not {len(items)}")
@@ -91,17 +92,22 @@ class ScoringService:
             call.on_cancel = lambda: _cancel(tasks)
 
     def _score(
-        self, request: ScoreRequest, deadline: float, answer: Answer, refuse: Refuse
+        self, request: ScoreRequest | None, deadline: float, answer: Answer, refuse: Refuse
     ) -> asyncio.Task[None] | None:
-        """Answer or refuse at once, or return the task that will."""
+        """Answer or refuse at once, or return the task that will. None is a request that can't be read."""
         try:
+            if request is None:
+                raise InvalidRequestError("the bytes are not a ScoreRequest")
+            if request.request_id:
+                _check_request_id(request.request_id)
             ref = ModelRef(request.tenant, request.model)
             version = self._catalog.lookup(ref, request.version, request.alias)
             resident = self._cache.peek(version.digest) if version is not None else None
             if resident is not None and version is not None:
                 answer(self._predict(request, self._plan(ref, version), resident.model, RESIDENCY_HIT, _NO_LOADING))
                 return None
-            _check(request)
+            check_name("tenant", request.tenant)
+            check_name("model", request.model)
         except Exception as error:
             refuse(failure_of(error))
             return None
@@ -170,9 +176,27 @@ def _parse(kind: type[M], payload: bytes) -> M:
         raise InvalidRequestError(f"the bytes are not a {kind.DESCRIPTOR.name}") from error
 
 
-def _check(request: ScoreRequest) -> None:
-    """What can be wrong with a request before its model is known."""
-    check_name("tenant", request.tenant)
-    check_name("model", request.model)
-    if len(request.request_id.encode()) > _MAX_REQUEST_ID_BYTES:
+def _parse_batch(
+    kind: type[ScoreBatchRequest | StreamScoreBatchRequest], payload: bytes
+) -> tuple[Sequence[ScoreRequest | None], Sequence[int]]:
+    """The items of a batch and their times; None for an item that can't be read, so that it fails alone. A router puts
+    requests of many callers into one batch, and reads no more of each than where it goes.
+    """
+    try:
+        batch = kind.FromString(payload)
+    except DecodeError:
+        raw = _parse(RawBatch, payload)
+        return [_parse_item(item) for item in raw.items], raw.timeout_ms
+    return batch.items, batch.timeout_ms if isinstance(batch, StreamScoreBatchRequest) else ()
+
+
+def _parse_item(payload: bytes) -> ScoreRequest | None:
+    try:
+        return ScoreRequest.FromString(payload)
+    except DecodeError:
+        return None
+
+
+def _check_request_id(request_id: str) -> None:
+    if len(request_id.encode()) > _MAX_REQUEST_ID_BYTES:
         raise InvalidRequestError(f"request_id is over {_MAX_REQUEST_ID_BYTES} bytes")

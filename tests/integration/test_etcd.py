@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ops.etcd_server import EtcdServer, free_port
 from registry.errors import ConflictError, EtcdHistoryGoneError, EtcdLeaseLostError, EtcdUnavailableError
 from registry.etcd import Etcd, KeyValue
+from registry.etcd_watch import Changed, Listed
 from registry.keys import Keys
 
 MakeProxy = Callable[[str], Awaitable[Any]]
@@ -67,20 +69,19 @@ async def test_a_compaction_makes_a_listing_begin_anew(own_etcd: Etcd, keys: Key
     for name in names:
         await own_etcd.put(name, b"old")
     compacting = asyncio.create_task(_rewrite_and_compact(own_etcd, names[0]))
-    try:
-        listing = await own_etcd.list_prefix(keys.members_prefix, page_size=20)
-    finally:
-        compacting.cancel()
-        await asyncio.wait({compacting})
+    listing = await own_etcd.list_prefix(keys.members_prefix, page_size=1)
+    compacted_at = await compacting
     assert [kv.key for kv in listing.kvs] == names
+    assert listing.revision >= compacted_at, "the listing was over before the compaction: it needs more keys"
     with pytest.raises(EtcdHistoryGoneError):
         await own_etcd.compact(1)
 
 
-async def _rewrite_and_compact(etcd: Etcd, name: bytes) -> None:
+async def _rewrite_and_compact(etcd: Etcd, name: bytes) -> int:
     for _ in range(3):
         revision = await etcd.put(name, b"new")
-        await etcd.compact(revision)
+    await etcd.compact(revision)
+    return revision
 
 
 async def test_compare_and_swap_takes_turns(etcd: Etcd, keys: Keys) -> None:
@@ -133,8 +134,10 @@ async def test_a_lost_answer_and_a_foreign_write_is_a_conflict(etcd: Etcd, keys:
         await torn.get(key)
         proxy.muted = True
         swapping = asyncio.create_task(torn.compare_and_swap(key, b"mine", 0))
-        while (await etcd.get(key))[1] is None:
-            await asyncio.sleep(0.01)
+        async with aclosing(etcd.watch(key)) as watch:
+            while not (step := await anext(watch))[1]:  # a listing without the key
+                pass
+        assert isinstance(step, Listed | Changed)
         await etcd.put(key, b"foreign")
         proxy.muted = False
         await proxy.cut()
@@ -162,9 +165,7 @@ async def test_dead_endpoints_are_named(keys: Keys) -> None:
     assert all(address in caught.value.message for address in addresses)
 
 
-async def test_a_dead_and_a_silent_endpoint_are_passed_over(
-    etcd: Etcd, keys: Keys, make_proxy: MakeProxy
-) -> None:
+async def test_a_dead_and_a_silent_endpoint_are_passed_over(etcd: Etcd, keys: Keys, make_proxy: MakeProxy) -> None:
     silent = await make_proxy(etcd.endpoints.current.address)
     silent.muted = True
     dead = f"127.0.0.1:{free_port()}"

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from ops.etcd_server import EtcdServer
 from registry.etcd import Etcd
 from registry.etcd_lease import Lease
+from registry.etcd_watch import Changed, Deleted
 from registry.keys import Keys
 
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -15,9 +17,9 @@ MakeProxy = Callable[[str], Awaitable[Any]]
 
 async def test_a_lease_is_kept_and_revoked(etcd: Etcd, keys: Keys, wait_until: WaitUntil) -> None:
     clock = asyncio.get_running_loop().time
-    lease = await Lease.grant(etcd, 1.0)
+    lease = await Lease.grant(etcd, 2.0)
     await etcd.put(keys.member("m1"), b"v", lease.id)
-    well_past = clock() + 2 * lease.ttl_s
+    well_past = clock() + 1.5 * lease.ttl_s
     await wait_until(lambda: clock() > well_past)
     assert not lease.lost.is_set()
     assert (await etcd.get(keys.member("m1")))[1] is not None
@@ -31,9 +33,9 @@ async def test_after_aclose_it_ends_by_itself(etcd: Etcd, keys: Keys) -> None:
     lease = await Lease.grant(etcd, 1.0)
     await etcd.put(keys.member("m1"), b"v", lease.id)
     await lease.aclose()
-    async with asyncio.timeout(20):
-        while (await etcd.get(keys.member("m1")))[1] is not None:
-            await asyncio.sleep(0.1)
+    async with asyncio.timeout(20), aclosing(etcd.watch(keys.members_prefix)) as watch:
+        while not (isinstance(step := await anext(watch), Changed) and isinstance(step.events[0], Deleted)):
+            pass
     assert await lease.time_left_s() == -1
     assert not lease.lost.is_set()
 
@@ -77,7 +79,7 @@ async def test_a_silent_node_is_left_before_the_lease_ends(
     try:
         lease = await Lease.grant(client, 3.0)
         proxy.muted = True
-        well_past = clock() + 2 * lease.ttl_s
+        well_past = clock() + 1.5 * lease.ttl_s
         await wait_until(lambda: clock() > well_past)
         assert not lease.lost.is_set()
         await lease.aclose()

@@ -14,11 +14,18 @@ IDS = ("a", "b", "c", "d")
 
 def member(member_id: str, incarnation: str, state: MemberState = MemberState.READY) -> Member:
     return Member(
-        id=member_id, address="h:1", host="h", zone="z", pool="p", capacity_bytes=1, incarnation=incarnation, state=state
+        id=member_id,
+        address="h:1",
+        host="h",
+        zone="z",
+        pool="p",
+        capacity_bytes=1,
+        incarnation=incarnation,
+        state=state,
     )
 
 
-# One write: whose key, and what to: None deletes; "!" is garbage; "?" is a valid member of another name; else incarnation.
+# One write: whose key, and what to: None deletes; "!" is garbage; "?" a valid member of another name; else incarnation.
 write = st.tuples(st.sampled_from(IDS), st.sampled_from([None, "!", "?", "1", "2"]))
 
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from scoremesh.etcd.v1 import etcd_pb2 as pb
+
 from registry.etcd_position import Mark, WatchPosition
 from registry.etcd_records import Changed, Deleted, KeyValue, Put
-from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 
 def response(*events: pb.Event, revision: int = 100, cluster: int = 1, **fields: object) -> pb.WatchResponse:
@@ -77,6 +78,8 @@ def test_the_ways_a_watch_is_cancelled() -> None:
     assert position.fold(response(canceled=True, compact_revision=9)) is Mark.GONE
     denied = response(created=True, canceled=True, cancel_reason="etcdserver: permission denied")
     assert position.fold(denied) is Mark.FORBIDDEN
-    token = response(canceled=True, cancel_reason="rpc error: code = Unauthenticated desc = etcdserver: invalid auth token")
+    token = response(
+        canceled=True, cancel_reason="rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
+    )
     assert position.fold(token) is Mark.FORBIDDEN
     assert position.fold(response(canceled=True, cancel_reason="etcdserver: no leader")) is Mark.OVER

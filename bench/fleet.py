@@ -1,0 +1,191 @@
+"""Everything that is measured: one etcd, three scorers, and the routers in front of them.
+
+All are processes of this machine on 127.0.0.1, die with the benchmark, and stop by their process ids. With two cores
+or more they share the first one; the load has the second one to itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+from scoremesh.scoring.v1.scoring_pb2 import ScoreResponse
+
+from bench import envoy
+from bench.load import PATH
+from bench.models import BenchModel
+from ops.etcd_server import EtcdServer, free_port
+from ops.process import ChildProcess
+from registry.artifacts import open_store
+from registry.etcd import Etcd
+from registry.keys import Keys
+from registry.members import follow_members
+from registry.model import Member
+from registry.probing import probe
+from registry.publish import Publisher
+
+CLUSTER = "bench"
+SCORERS = 3
+UP_TIMEOUT_S = 60.0
+
+
+class Target(NamedTuple):
+    """Where the load goes. `pid`: the router in front of the scorers; None when there is none."""
+
+    name: str
+    port: int
+    pid: int | None
+
+
+class Fleet(NamedTuple):
+    """What runs. `members`: the scorers as etcd has them."""
+
+    targets: Sequence[Target]
+    scorer_pids: Sequence[int]
+    members: Sequence[Member]
+
+
+def pins() -> tuple[list[str], list[str]]:
+    """Command prefixes for what is measured and for the load."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2 or shutil.which("taskset") is None:
+        return [], []
+    return ["taskset", "-c", str(cores[0])], ["taskset", "-c", str(cores[1])]
+
+
+@contextlib.contextmanager
+def running(directory: Path, models: Sequence[BenchModel], wanted: Sequence[str]) -> Iterator[Fleet]:
+    """Start all, publish the models, wait until each target answers; stop all at the end.
+
+    `wanted`: names of targets out of TARGETS.
+    """
+    with contextlib.ExitStack() as stack:
+        etcd = EtcdServer(directory / "etcd")
+        stack.callback(etcd.terminate)
+        etcd.start()
+        scorers = [_start_scorer(stack, directory, etcd.endpoint, number) for number in range(SCORERS)]
+        asyncio.run(_publish(directory, etcd.endpoint, models))
+        members = asyncio.run(_members(etcd.endpoint))
+        addresses = [member.address for member in members]
+        targets = [_start_target(stack, directory, name, etcd.endpoint, addresses) for name in wanted]
+        for target in targets:
+            wait_until_right(target, models, UP_TIMEOUT_S)
+        yield Fleet(targets, [scorer.pid for scorer in scorers], members)
+
+
+def _start(stack: contextlib.ExitStack, directory: Path, name: str, argv: Sequence[str]) -> ChildProcess:
+    child = ChildProcess([*pins()[0], *argv], directory / f"{name}.log")
+    stack.callback(child.stop, 15.0)
+    return child
+
+
+def _start_scorer(stack: contextlib.ExitStack, directory: Path, etcd: str, number: int) -> ChildProcess:
+    options = {
+        "--listen": "127.0.0.1:0",
+        "--id": f"scorer-{number}",
+        "--host": f"host-{number}",
+        "--cluster": CLUSTER,
+        "--etcd": etcd,
+        "--store": f"file://{directory}/store",
+        "--cache-dir": f"{directory}/cache-{number}",
+    }
+    return _start(stack, directory, f"scorer-{number}", [sys.executable, "-m", "scorer", *_words(options)])
+
+
+def _start_target(stack: contextlib.ExitStack, directory: Path, name: str, etcd: str, scorers: Sequence[str]) -> Target:
+    if name == DIRECT:
+        return Target(name, int(scorers[0].rpartition(":")[2]), None)
+    port = free_port()
+    if name == ENVOY:
+        argv = envoy.argv(directory, port, scorers)
+    else:
+        module, extra = PYTHON_ROUTERS[name]
+        options = {"--listen": f"127.0.0.1:{port}", "--cluster": CLUSTER, "--etcd": etcd}
+        argv = [sys.executable, "-m", module, *_words(options), *extra]
+    child = _start(stack, directory, name.replace(" ", "-"), argv)
+    return Target(name, port, child.pid)
+
+
+def _words(options: dict[str, str]) -> list[str]:
+    return [word for option in options.items() for word in option]
+
+
+OURS, OURS_AIO, PLAIN, ENVOY, DIRECT = "scoremesh", "scoremesh, aio front", "grpc.aio router", "envoy", "one scorer"
+PYTHON_ROUTERS = {
+    OURS: ("router", ["--front", "native"]),
+    OURS_AIO: ("router", ["--front", "aio"]),
+    PLAIN: ("bench.plain_router", []),
+}
+TARGETS = (OURS, ENVOY, PLAIN, OURS_AIO, DIRECT)
+
+
+async def _publish(directory: Path, endpoint: str, models: Sequence[BenchModel]) -> None:
+    etcd = Etcd([endpoint])
+    try:
+        publisher = Publisher(open_store(f"file://{directory}/store"), etcd, Keys(CLUSTER), probe)
+        for model in models:
+            await publisher.publish(model.path, model.ref)
+    finally:
+        await etcd.aclose()
+
+
+async def _members(endpoint: str) -> list[Member]:
+    """The scorers, when all have announced themselves."""
+    loop = asyncio.get_running_loop()
+    complete: asyncio.Future[list[Member]] = loop.create_future()
+    etcd = Etcd([endpoint])
+
+    def on_view(view: object) -> None:
+        members = list(view.members.values())
+        if len(members) == SCORERS and not complete.done():
+            complete.set_result(sorted(members, key=lambda member: member.id))
+
+    follower = asyncio.create_task(follow_members(etcd, Keys(CLUSTER), on_view))
+    try:
+        return await asyncio.wait_for(complete, UP_TIMEOUT_S)
+    finally:
+        follower.cancel()
+        await asyncio.wait({follower})
+        await etcd.aclose()
+
+
+def wait_until_right(target: Target, models: Sequence[BenchModel], timeout_s: float) -> None:
+    """Ask for every model until the answers are right; the models are resident then.
+
+    Raises:
+        RuntimeError: a wrong prediction, or no answer in time.
+    """
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            check(target, models)
+        except grpc.RpcError as error:
+            if time.monotonic() > until:
+                raise RuntimeError(f"{target.name} does not answer: {error.code()} {error.details()}") from error
+            time.sleep(0.1)
+        else:
+            return
+
+
+def check(target: Target, models: Sequence[BenchModel]) -> None:
+    """Ask for every model once, as a gRPC client.
+
+    Raises:
+        RuntimeError: a wrong prediction.
+        grpc.RpcError: a call failed.
+    """
+    with grpc.insecure_channel(f"127.0.0.1:{target.port}") as channel:
+        score = channel.unary_unary(PATH, response_deserializer=ScoreResponse.FromString)
+        for model in models:
+            answer = score(model.request, timeout=5.0, metadata=[("x-model-key", str(model.ref))])
+            got = tuple(answer.outputs[0].class_probabilities.probabilities)
+            if got != model.expected:
+                raise RuntimeError(f"{target.name} scored {model.ref} as {got}, not {model.expected}")

@@ -1,0 +1,47 @@
+"""The `scoremesh` command.
+
+Exit status: 0 done; 1 it failed, and one line on standard error says why; 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from client import ScoreError
+from ops.demo import demo
+from ops.models import alias, describe, ls, publish, sync
+from ops.nodes import nodes
+from ops.score import score
+from ops.up import up
+from registry.errors import ScoreMeshError
+
+app = typer.Typer(
+    help="Scores hundreds of thousands of small models of many tenants on shared CPU machines.",
+    epilog="Exit status: 0 done, 1 failed (one line says why), 2 wrong usage. docs/operating.md has more.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (up, demo):
+    app.command(rich_help_panel="Try it")(_command)
+for _command in (publish, ls, describe, alias, sync):
+    app.command(rich_help_panel="Models")(_command)
+for _command in (nodes, score):
+    app.command(rich_help_panel="Cluster")(_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except ScoreMeshError as error:
+        sys.exit(f"error: {error.reason}: {error.message}")
+    except ScoreError as error:
+        sys.exit(f"error: {error.reason}: {error.message}")
+
+
+if __name__ == "__main__":
+    main()

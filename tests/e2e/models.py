@@ -1,0 +1,89 @@
+"""Real models for the clusters: trained on the spot, published by the real publisher."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+
+from ops.etcd_server import EtcdServer
+from registry.artifacts import open_store
+from registry.etcd import Etcd
+from registry.keys import Keys
+from registry.manifest import Manifest
+from registry.model import LIVE, ModelRef, Runtime
+from registry.offer import Prober
+from registry.probing import Probed, probe
+from registry.publish import Publisher
+
+_numbers = itertools.count(1)
+_ROWS = np.random.default_rng(1).normal(size=(200, 4))
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A small model that no scorer has seen yet. `uri`: its artifact's path in the store."""
+
+    ref: ModelRef
+    uri: str
+    version: str
+    rows: np.ndarray
+    expected: np.ndarray
+
+
+class Shelf:
+    """Publishes into one cluster. `directory`: of the file store that the gated store serves."""
+
+    def __init__(self, directory: Path, etcd: EtcdServer, cluster: str) -> None:
+        self._directory, self._etcd, self._cluster = directory, etcd, cluster
+
+    async def publish(
+        self,
+        path: Path,
+        ref: ModelRef,
+        *,
+        version: str | None = None,
+        aliases: tuple[str, ...] = (LIVE,),
+        prober: Prober = probe,
+    ) -> Manifest:
+        etcd = Etcd([self._etcd.endpoint])
+        try:
+            publisher = Publisher(open_store(f"file://{self._directory}"), etcd, Keys(self._cluster), prober)
+            return await publisher.publish(path, ref, version=version, aliases=aliases)
+        finally:
+            await etcd.aclose()
+
+    async def sync(self) -> None:
+        """Tell this cluster's etcd all that is in the store."""
+        etcd = Etcd([self._etcd.endpoint])
+        try:
+            await Publisher(open_store(f"file://{self._directory}"), etcd, Keys(self._cluster), probe).sync_all()
+        finally:
+            await etcd.aclose()
+
+    async def fresh(self, *, tenant: str = "fresh", megabytes_reserved: float = 0.5) -> Fresh:
+        """Train and publish a model with bytes of its own, for each call another one. `megabytes_reserved`: what it
+        says that it takes in memory.
+        """
+        number = next(_numbers)
+        target = _ROWS[:, 0] * number + _ROWS[:, 1]
+        settings = {"objective": "regression", "verbose": -1, "num_threads": 1, "min_data_in_leaf": 5, "seed": 1}
+        booster = lightgbm.train(settings, lightgbm.Dataset(_ROWS, target), 3)
+        path = self._directory.parent / f"fresh-{self._cluster}-{number}.txt"
+        booster.save_model(path)
+        ref = ModelRef(tenant, f"m{number}")
+        manifest = await self.publish(path, ref, prober=_known_prober(int(megabytes_reserved * 2**20)))
+        return Fresh(ref, manifest.uri, manifest.version, _ROWS[:8], np.asarray(booster.predict(_ROWS[:8])))
+
+
+def _known_prober(resident_bytes: int) -> Prober:
+    """Spares the process that tries a model: these models are all alike, and what they look like is known."""
+    from scorer.engine import engine_for
+
+    async def say(path: Path, runtime: Runtime) -> Probed:
+        return Probed(engine_for(runtime).describe(path.read_bytes()), resident_bytes, {"1": 2.0, "64": 20.0})
+
+    return say
