@@ -20,7 +20,7 @@ from bench.measure import CELLS, Bench
 
 RESULTS = Path(__file__).parent.parent / "docs" / "benchmarks"
 MODELS = 24
-QUICK_CELLS = ("1", "32")
+QUICK_CELLS = ("1", "32", "32 traced")
 
 
 def main() -> None:
@@ -37,12 +37,14 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="about a minute: 1 and 32 in flight, short runs, no file")
+    parser.add_argument(
+        "--quick", action="store_true", help="about a minute: fewer patterns of load, short runs, no file"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--run-s", type=float, default=None, help="seconds that one run takes; default 2, quick 1")
+    parser.add_argument("--run-s", type=float, default=None, help="seconds that one run takes; default 2, quick 0.6")
     parser.add_argument("--profile", action="store_true", help="show where the time goes instead")
     args = parser.parse_args()
-    args.run_s = args.run_s or (1.0 if args.quick else 2.0)
+    args.run_s = args.run_s or (0.6 if args.quick else 2.0)
     return args
 
 

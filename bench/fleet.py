@@ -31,9 +31,17 @@ from registry.members import follow_members
 from registry.model import Member
 from registry.probing import probe
 from registry.publish import Publisher
+from registry.server import FRONTS
 
 CLUSTER = "bench"
 SCORERS = 3
+OURS, PLAIN, ENVOY, DIRECT = "scoremesh", "grpc.aio router", "envoy", "one scorer"
+PYTHON_ROUTERS = {
+    OURS: ("router", ["--front", FRONTS[0]]),
+    **{f"scoremesh, {front} front": ("router", ["--front", front]) for front in FRONTS[1:]},
+    PLAIN: ("bench.plain_router", []),
+}
+TARGETS = (OURS, ENVOY, PLAIN, *(name for name in PYTHON_ROUTERS if name not in (OURS, PLAIN)), DIRECT)
 UP_TIMEOUT_S = 60.0
 
 
@@ -110,21 +118,12 @@ def _start_target(stack: contextlib.ExitStack, directory: Path, name: str, etcd:
         module, extra = PYTHON_ROUTERS[name]
         options = {"--listen": f"127.0.0.1:{port}", "--cluster": CLUSTER, "--etcd": etcd}
         argv = [sys.executable, "-m", module, *_words(options), *extra]
-    child = _start(stack, directory, name.replace(" ", "-"), argv)
+    child = _start(stack, directory, name.replace(" ", "-").replace(",", ""), argv)
     return Target(name, port, child.pid)
 
 
 def _words(options: dict[str, str]) -> list[str]:
     return [word for option in options.items() for word in option]
-
-
-OURS, OURS_AIO, PLAIN, ENVOY, DIRECT = "scoremesh", "scoremesh, aio front", "grpc.aio router", "envoy", "one scorer"
-PYTHON_ROUTERS = {
-    OURS: ("router", ["--front", "native"]),
-    OURS_AIO: ("router", ["--front", "aio"]),
-    PLAIN: ("bench.plain_router", []),
-}
-TARGETS = (OURS, ENVOY, PLAIN, OURS_AIO, DIRECT)
 
 
 async def _publish(directory: Path, endpoint: str, models: Sequence[BenchModel]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +25,14 @@ TIMEOUT_S = 60
 
 class Cell(NamedTuple):
     """A pattern of load: `processes` of h2load with one connection each, `streams` requests in flight on each. Several
-    processes ask for a different model each, so that all scorers have work; one process asks for one model.
+    processes ask for a different model each, so that all scorers have work; one process asks for one model. `traced`:
+    by `bench.traced_load` instead of h2load, with different headers in each request.
     """
 
     name: str
     processes: int
     streams: int
+    traced: bool = False
 
 
 class LoadResult(NamedTuple):
@@ -66,10 +69,14 @@ def run(
     try:
         for model, log in zip(models, logs, strict=True):
             log.unlink(missing_ok=True)
-            argv = [*pin, *_argv(port, cell, model, each, log)]
+            argv = [*pin, *(_traced if cell.traced else _h2load)(port, cell, model, each, log)]
             running.append(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         for process in running:
-            _check(process.communicate(timeout=TIMEOUT_S)[0], each)
+            output = process.communicate(timeout=TIMEOUT_S)[0]
+            if process.returncode:
+                raise BadRunError(output[-800:])
+            if not cell.traced:
+                _check(output, each)
     finally:
         for process in running:
             process.kill()
@@ -77,7 +84,20 @@ def run(
     return _summary(logs)
 
 
-def _argv(port: int, cell: Cell, model: BenchModel, requests: int, log: Path) -> list[str]:
+def _traced(port: int, cell: Cell, model: BenchModel, requests: int, log: Path) -> list[str]:
+    options = {
+        "--port": port,
+        "--path": PATH,
+        "--body": model.body,
+        "--model-key": model.ref,
+        "--streams": cell.streams,
+        "--requests": requests,
+        "--log": log,
+    }
+    return [sys.executable, "-m", "bench.traced_load", *(str(word) for option in options.items() for word in option)]
+
+
+def _h2load(port: int, cell: Cell, model: BenchModel, requests: int, log: Path) -> list[str]:
     headers = ["content-type: application/grpc", "te: trailers", "grpc-timeout: 10S", f"x-model-key: {model.ref}"]
     return [
         *("h2load", f"http://127.0.0.1:{port}{PATH}", "-n", str(requests), "-c", "1", "-m", str(cell.streams)),

@@ -13,7 +13,13 @@ from bench.models import BenchModel
 from router.placement import Placement
 
 ALONE = 1
-CELLS = (Cell("1", 1, 1), Cell("32", 1, 32), Cell("256", 1, 256), Cell("8x32", 8, 32))
+CELLS = (
+    Cell("1", 1, 1),
+    Cell("32", 1, 32),
+    Cell("256", 1, 256),
+    Cell("8x32", 8, 32),
+    Cell("32 traced", 1, 32, traced=True),
+)
 _FIRST_RUN_REQUESTS = 400
 
 

@@ -6,6 +6,7 @@ Exit status: 0 done; 1 it failed, and one line on standard error says why; 2 the
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -25,12 +26,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (up, demo):
-    app.command(rich_help_panel="Try it")(_command)
-for _command in (publish, ls, describe, alias, sync):
-    app.command(rich_help_panel="Models")(_command)
-for _command in (nodes, score):
-    app.command(rich_help_panel="Cluster")(_command)
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Try it": (up, demo),
+    "Models": (publish, ls, describe, alias, sync),
+    "Cluster": (nodes, score),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
 
 
 def main() -> None:

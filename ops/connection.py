@@ -46,9 +46,9 @@ _T = TypeVar("_T")
 def parse_ref(text: str) -> ModelRef:
     """The model that "tenant/model" names; for typer, which turns the error into a usage message."""
     tenant, slash, model = text.partition("/")
+    if not slash:
+        raise typer.BadParameter("write TENANT/MODEL")
     try:
-        if not slash:
-            raise InvalidRequestError("write TENANT/MODEL")
         return ModelRef(check_name("tenant", tenant), check_name("model", model))
     except InvalidRequestError as error:
         raise typer.BadParameter(error.message) from error
@@ -81,9 +81,7 @@ def with_etcd(endpoints: str, cluster: str, work: Callable[[Etcd, Keys], Corouti
     return asyncio.run(run())
 
 
-def with_registry(
-    endpoints: str, store: str, cluster: str, work: Callable[[Registry], Coroutine[Any, Any, _T]]
-) -> _T:
+def with_registry(endpoints: str, store: str, cluster: str, work: Callable[[Registry], Coroutine[Any, Any, _T]]) -> _T:
     """Run `work` with a connection to etcd and to the object store, and return its result."""
 
     async def run(etcd: Etcd, keys: Keys) -> _T:
@@ -134,4 +132,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
-

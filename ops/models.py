@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
@@ -66,7 +66,7 @@ def ls(
         return [_listed(kv, keys) for kv in (await client.list_prefix(prefix)).kvs]
 
     rows = with_etcd(etcd, cluster, work)
-    show_rows(rows, ["model", "aliases", "runtime", "memory MiB"], output, "no models")
+    show_rows(rows, ["model", "aliases", "runtime", "memory_mib"], output, "no models")
 
 
 def _listed(kv: KeyValue, keys: Keys) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _listed(kv: KeyValue, keys: Keys) -> dict[str, Any]:
         "model": name,
         "aliases": {alias: version.version for alias, version in sorted(record.aliases.items())},
         "runtime": ",".join(sorted({version.runtime.value for version in versions})) or "-",
-        "memory MiB": mib(max((version.resident_bytes for version in versions), default=0)),
+        "memory_mib": mib(max((version.resident_bytes for version in versions), default=0)),
     }
 
 
@@ -90,7 +90,9 @@ def describe(model: ModelArgument, store: StoreOption, output: OutputOption = Ou
     """Show a model's aliases, versions, features and outputs, as object storage has them."""
     found = with_library(store, lambda library: library.describe(model))
     if output is OutputFormat.JSON:
-        show_json({"model": str(found.ref), **found._asdict(), "ref": str(found.ref)})
+        show_json(
+            {"model": str(found.ref), "aliases": found.aliases, "revision": found.revision, "versions": found.versions}
+        )
     else:
         _show_description(found)
 
@@ -117,30 +119,36 @@ def _version_cells(manifest: Manifest) -> list[Any]:
     ]
 
 
-def _parse_assignment(text: str) -> tuple[str, str]:
+class Assignment(NamedTuple):
+    """Which version an alias is to point at."""
+
+    alias: str
+    version: str
+
+
+def _parse_assignment(text: str) -> Assignment:
     alias, equals, version = text.partition("=")
     if not (alias and equals and version):
         raise typer.BadParameter("write ALIAS=VERSION")
-    return alias, version
+    return Assignment(alias, version)
 
 
 def alias(
     model: ModelArgument,
     assignment: Annotated[
-        tuple[str, str], typer.Argument(parser=_parse_assignment, metavar="ALIAS=VERSION", help="Such as live=3.")
+        Assignment, typer.Argument(parser=_parse_assignment, metavar="ALIAS=VERSION", help="Such as live=3.")
     ],
     store: StoreOption,
     etcd: EtcdOption = DEFAULT_ETCD,
     cluster: ClusterOption = DEFAULT_CLUSTER,
 ) -> None:
     """Point an alias at a published version; the next request uses it."""
-    name, version = assignment
 
     async def work(registry: Registry) -> None:
-        await registry.publisher.set_alias(model, name, version)
+        await registry.publisher.set_alias(model, assignment.alias, assignment.version)
 
     with_registry(etcd, store, cluster, work)
-    typer.echo(f"{model}: {name} -> {version}")
+    typer.echo(f"{model}: {assignment.alias} -> {assignment.version}")
 
 
 def sync(

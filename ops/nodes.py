@@ -9,7 +9,7 @@ from ops.member_list import list_members
 from ops.show import OutputFormat, OutputOption, mib, show_rows
 from registry.model import Member
 
-_COLUMNS = ["id", "address", "host", "zone", "pool", "state", "capacity MiB"]
+_COLUMNS = ["id", "address", "host", "zone", "pool", "state", "capacity_mib"]
 
 
 def nodes(
@@ -28,6 +28,6 @@ def _row(member: Member) -> dict[str, Any]:
         "zone": member.zone,
         "pool": member.pool,
         "state": member.state.value,
-        "capacity MiB": mib(member.capacity_bytes),
+        "capacity_mib": mib(member.capacity_bytes),
         "incarnation": member.incarnation,
     }

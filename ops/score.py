@@ -106,7 +106,8 @@ def _show(scores: Scores) -> None:
         columns = output.columns or (output.kind.value,)
         values = output.values.reshape(len(output.values), -1)
         rows = [[number, *(float(value) for value in row)] for number, row in enumerate(values)]
-        console().print(table(["row", *columns], rows, title=f"{name} ({output.kind.value})"))
+        typer.echo(f"{name} ({output.kind.value})")
+        console().print(table(["row", *columns], rows))
         if output.order is not None:
             typer.echo(f"best first: {', '.join(map(str, output.order))}")
     where = {"HIT": "was in memory", "DISK": "came from its disk", "COLD": "came from the object store"}

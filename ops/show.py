@@ -7,7 +7,7 @@ terminal, so that no log and no pipe gets a shortened id.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
@@ -18,7 +18,7 @@ from rich.table import Table
 _WIDE = 200
 
 
-class OutputFormat(str, Enum):
+class OutputFormat(StrEnum):
     """How to print."""
 
     TABLE = "table"
@@ -49,9 +49,9 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output:
         console().print(table(columns, [[row[column] for column in columns] for row in rows]))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> Table:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     """A plain table; numbers to the right."""
-    made = Table(box=None, title=title, title_justify="left", pad_edge=False, padding=(0, 2, 0, 0))
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
         made.add_column(column, justify="right" if numeric else "left", no_wrap=True)

@@ -109,23 +109,24 @@ async def _report_deaths(local: LocalCluster) -> None:
 
 
 def _welcome(local: LocalCluster) -> str:
-    router, endpoints = local.router_addresses[0], ",".join(local.etcd_endpoints)
+    first, endpoints = local.router_addresses[0], ",".join(local.etcd_endpoints)
     lines = [
         "ScoreMesh is up",
-        *(f"  {server.name:<10}{server.address}" for server in (*local.routers, *local.scorers)),
+        *(f"  {router.name:<10}{router.address}" for router in local.routers),
+        *(f"  {scorer.name:<10}{scorer.address}" for scorer in local.scorers),
         f"  {'etcd':<10}{endpoints}",
         f"  {'store':<10}{local.store_url}",
         f"  {'logs':<10}{local.directory / 'logs'}",
         "",
         "Type in another terminal:",
-        f"  export SCOREMESH_ROUTER={router} SCOREMESH_ETCD={endpoints} SCOREMESH_STORE={local.store_url}",
-        *([f"  export SCOREMESH_CLUSTER={local.keys.cluster}"] if local.keys.cluster != DEFAULT_CLUSTER else []),
+        f"  export SCOREMESH_ROUTER={first} SCOREMESH_ETCD={endpoints} SCOREMESH_STORE={local.store_url}",
+        *([f"  export SCOREMESH_CLUSTER={local.cluster}"] if local.cluster != DEFAULT_CLUSTER else []),
         "  scoremesh publish model.txt --tenant acme --model churn",
         "  scoremesh score acme/churn --rows '1,2,3;4,5,6'",
         "",
         "Or in Python:",
         "  from client import Client",
-        f'  with Client("{router}") as client:',
+        f'  with Client("{first}") as client:',
         '      print(client.score("acme", "churn", [[1, 2, 3]]).outputs)',
         "",
         "Ctrl-C stops everything.",

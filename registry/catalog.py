@@ -48,8 +48,8 @@ class Catalog:
         self._flights: dict[Hashable, asyncio.Task[Any]] = {}
         self._capacity = capacity
         self._schemas: dict[ModelSchema, ModelSchema] = {}
-        # The version that (model, version, alias) means, if memory knows; else None, and `resolve` has the answer or the
-        # error. An empty version means by alias, an empty alias "live". Bound, as it is called for every request.
+        # The version that (model, version, alias) means, if memory knows; else None, and `resolve` has the answer or
+        # the error. An empty version means by alias, an empty alias "live". Bound, as every request calls it.
         self.lookup: Callable[[ModelRef, str, str], ModelVersion | None] = self._fold.lookup
 
     def __len__(self) -> int:

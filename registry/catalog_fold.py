@@ -129,7 +129,7 @@ class CatalogFold:
     def apply(self, ref: ModelRef, revision: int, record: ModelRecord) -> None:
         """Fold one write that the watch told of."""
         read = self._reads.get(ref)
-        if read is not None and revision > read.revision:
+        if read is not None:
             read.revision, read.record = revision, record
         entry = self._held.get(ref)
         if entry is not None and revision > entry.revision:

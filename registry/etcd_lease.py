@@ -34,8 +34,7 @@ class Lease:
         self._etcd = etcd
         self._ends_at = granted_at + ttl_s
         self._task = asyncio.create_task(self._keep_alive())
-        # Whatever ended the renewing, if not we ourselves: the lease will not live.
-        self._task.add_done_callback(lambda task: task.cancelled() or self.lost.set())
+        self._task.add_done_callback(self._note_end)
 
     @classmethod
     async def grant(cls, etcd: Etcd, ttl_s: float) -> Self:
@@ -68,6 +67,11 @@ class Lease:
         """Stop renewing; the keys vanish when the time to live is over."""
         self._task.cancel()
         await asyncio.wait({self._task})
+
+    def _note_end(self, renewing: asyncio.Task[None]) -> None:
+        """Whatever ended the renewing, if not we ourselves: the lease will not live."""
+        if not renewing.cancelled():
+            self.lost.set()
 
     async def _keep_alive(self) -> None:
         endpoint, backoff = self._etcd.endpoints.current, Backoff()

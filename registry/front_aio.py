@@ -12,6 +12,7 @@ from registry.failure import Failure
 from registry.front import Gate, Handler, Method, run_handler, wait_idle, wait_quiet
 from registry.status import status_of, trailers
 
+_GRACE_S = 0.2
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -126,4 +127,5 @@ class AioFront:
         return await wait_quiet(self._gate, quiet_s, timeout_s)
 
     async def stop(self) -> None:
-        await self._server.stop(0)
+        # A call that came in after the last one had finished is refused in this time, instead of cancelled.
+        await self._server.stop(_GRACE_S)

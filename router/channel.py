@@ -26,8 +26,8 @@ from collections.abc import Callable
 from enum import Enum
 from ssl import SSLContext, SSLError
 
+from registry.failure import Code
 from router.h2 import H2Connection
-from router.h2_headers import Code
 from router.h2_transport import H2Transport, Handle, Receiver
 
 __all__ = ["Channel", "Handle", "Receiver", "State"]
@@ -106,7 +106,7 @@ class Channel:
     def call(self, payload: bytes, timeout_s: float, receiver: Receiver, metadata: bytes = b"") -> Handle:
         """Send one request message and hand the answer to `receiver`.
 
-        `metadata`: more header fields, each encoded by `h2_frames.literal`, at most 8 KiB (ValueError).
+        `metadata`: more header fields, each encoded by `registry.http2.frames.literal`, at most 8 KiB (ValueError).
         """
         call = Handle(self._loop, payload, metadata, self._loop.time() + timeout_s, receiver)
         current = self._current
@@ -236,7 +236,8 @@ class Channel:
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         self._sweep_at = at
-        self._sweep_timer = None if at == _NEVER else self._loop.call_at(at, self._sweep)
+        planned = at != _NEVER and self._state is not State.CLOSED
+        self._sweep_timer = self._loop.call_at(at, self._sweep) if planned else None
 
     def _sweep(self) -> None:
         now = self._loop.time()

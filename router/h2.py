@@ -16,19 +16,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from router import h2_frames as h2f
+from registry.failure import Code
+from registry.http2 import frames as h2f
+from registry.http2.errors import PeerError
+from registry.http2.reader import FrameReader, strip_padding
 from router.h2_answer import Answer, AnswerError
-from router.h2_events import ConnectionFailed, Ended, Event, GoAway, Message, PeerError, PingAcked, Ready
+from router.h2_events import ConnectionFailed, Ended, Event, GoAway, Message, PingAcked, Ready
 from router.h2_headers import (
     NO_TABLE,
     BlockError,
-    Code,
     HeaderDecoder,
     code_of_reset,
     encode_request_head,
     encode_timeout,
 )
-from router.h2_reader import FrameReader, strip_padding
 from router.h2_sender import Sender
 
 _STREAM_WINDOW_BYTES = 16 * 2**20
@@ -98,7 +99,7 @@ class H2Connection:
         """Start a call and return its stream's id. Allowed only when `can_open`.
 
         `timeout_s`: what to tell the peer; nothing here watches it. `metadata`: more header fields, each encoded by
-        `h2_frames.literal`. Raises ValueError if they take more than 8 KiB.
+        `registry.http2.frames.literal`. Raises ValueError if they take more than 8 KiB.
         """
         if len(metadata) > _MAX_METADATA_BYTES:
             raise ValueError(f"metadata of {len(metadata)} bytes is over {_MAX_METADATA_BYTES}")

@@ -6,8 +6,8 @@ and one frame may hold several.
 
 from __future__ import annotations
 
-from router.h2_frames import PREFIX
-from router.h2_headers import Code
+from registry.failure import Code
+from registry.http2.frames import PREFIX
 
 _PREFIX_BYTES = PREFIX.size
 

@@ -44,12 +44,3 @@ class ConnectionFailed(NamedTuple):
 
 
 Event = Message | Ended | Ready | PingAcked | GoAway | ConnectionFailed
-
-
-class PeerError(Exception):
-    """The peer broke the protocol in a way that ends the connection. Never leaves `H2Connection`."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason

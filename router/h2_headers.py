@@ -9,13 +9,13 @@ the same two or three blocks again and again, and decoding them costs one look-u
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from hpack import Decoder, HPACKError
 
-from router import h2_frames as h2f
+from registry.failure import Code
+from registry.http2 import frames as h2f
 
 _MAX_REMEMBERED = 256
 _MAX_REMEMBERED_BYTES = 1024
@@ -50,21 +50,6 @@ def encode_request_head(path: bytes, authority: bytes, scheme: bytes) -> bytes:
             h2f.indexed_name(58, b"scoremesh"),
         )
     )
-
-
-class Code(IntEnum):
-    """The gRPC status codes that this side sets itself."""
-
-    OK = 0
-    CANCELLED = 1
-    UNKNOWN = 2
-    DEADLINE_EXCEEDED = 4
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    UNAUTHENTICATED = 16
 
 
 _CODE_OF_HTTP = {

@@ -7,8 +7,8 @@ hold back those after it. A request that is out is forgotten here.
 
 from __future__ import annotations
 
-from router import h2_frames as h2f
-from router.h2_events import PeerError
+from registry.http2 import frames as h2f
+from registry.http2.errors import PeerError
 
 _PREFIX_BYTES = h2f.PREFIX.size
 

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
+from registry.failure import Code
 from router.h2 import H2Connection
 from router.h2_events import ConnectionFailed, Ended, Event, GoAway, Message, Ready
-from router.h2_headers import Code
 
 
 class Receiver(Protocol):

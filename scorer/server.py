@@ -33,6 +33,9 @@ from scorer.service import ScoringService
 
 SERVICE = "scoremesh.scoring.v1.ScoringService"
 QUIET_S = 0.5
+# A request that needs etcd waits at most this long for it: a clear answer must come before most callers' deadlines.
+_ETCD_TRY_S = 1.0
+_ETCD_RETRY_S = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +55,14 @@ class Scorer:
         self.member = self._describe()
         keys = Keys(config.cluster)
         store = open_store(config.store)
-        self._etcd = Etcd(config.etcd, user=config.etcd_user, password=config.etcd_password, tls=config.etcd_tls)
+        self._etcd = Etcd(
+            config.etcd,
+            user=config.etcd_user,
+            password=config.etcd_password,
+            tls=config.etcd_tls,
+            timeout_s=_ETCD_TRY_S,
+            retry_s=_ETCD_RETRY_S,
+        )
         self._catalog = Catalog(self._etcd, keys, store)
         self._loader = Loader(store, DiskTier(config.cache_dir, config.disk_bytes))
         self._cache = ModelCache(config.capacity_bytes, self._loader.load, self._on_evicted)

@@ -8,6 +8,7 @@ which drain; the supervisor ends when they have ended. When the supervisor is ki
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -34,15 +35,14 @@ class Supervisor:
         self._arguments = list(arguments)
         self._workers = workers
         self._drain_s = drain_s
-        self._stopping = False
+        self._stop = asyncio.Event()
         self._running: dict[int, asyncio.subprocess.Process] = {}
 
     async def run(self) -> None:
         """Run until a signal, then until all workers have ended."""
-        stop = on_stop_signals()
+        self._stop = on_stop_signals()
         keepers = [asyncio.create_task(self._keep(worker)) for worker in range(self._workers)]
-        await stop.wait()
-        self._stopping = True
+        await self._stop.wait()
         for process in self._running.values():
             process.terminate()
         _done, late = await asyncio.wait(keepers, timeout=3 * self._drain_s + 5)
@@ -55,15 +55,19 @@ class Supervisor:
     async def _keep(self, worker: int) -> None:
         quick_ends = 0
         loop = asyncio.get_running_loop()
-        while not self._stopping:
+        while not self._stop.is_set():
             began = loop.time()
             status = await self._run_once(worker)
-            if self._stopping:
+            if self._stop.is_set():
                 return
             quick_ends = 0 if loop.time() - began > _STABLE_S else quick_ends + 1
             pause = pause_s(quick_ends - 1)
             _log.error("worker %d ended with status %d; starting it again in %.2f s", worker, status, pause)
-            await asyncio.sleep(pause)
+            await self._stopped_within(pause)
+
+    async def _stopped_within(self, pause: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), pause)
 
     async def _run_once(self, worker: int) -> int:
         process = await asyncio.create_subprocess_exec(
@@ -76,6 +80,8 @@ class Supervisor:
             env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
         )
         self._running[worker] = process
+        if self._stop.is_set():  # the signal came while the process was being started
+            process.terminate()
         try:
             return await process.wait()
         finally:

@@ -22,7 +22,7 @@ from tests.e2e.cluster import Cluster
 from tests.e2e.gated_store import GatedStore
 from tests.e2e.models import Shelf
 
-FRONTS = ("native", "aio", "aio-tls")
+FRONTS = ("http2", "http2-tls", "native", "aio-tls")
 _PUBLISHED = ("acme/tumour", "acme/cultivar", "umbrella/triage", "initech/iris", "initech/body", "acme/tumour-linear")
 
 

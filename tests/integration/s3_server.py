@@ -7,7 +7,11 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from ops.etcd_server import free_port
 from ops.process import ChildProcess
@@ -79,6 +83,21 @@ class S3Server:
     def _identity(self) -> dict[str, object]:
         credentials = [{"accessKey": self.ACCESS_KEY, "secretKey": self.SECRET_KEY}]
         return {"name": "test", "credentials": credentials, "actions": ["Admin", "Read", "List", "Write"]}
+
+
+@contextmanager
+def running_s3(folder: Path) -> Iterator[S3Server]:
+    """A server that is ready, with the environment that its clients need."""
+    server = S3Server(folder, free_port())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        server.start()
+        try:
+            server.wait_ready()
+            yield server
+        finally:
+            server.kill()
 
 
 def binary() -> str:

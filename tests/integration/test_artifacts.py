@@ -20,23 +20,15 @@ from registry.errors import (
     ObjectMissingError,
     StoreUnavailableError,
 )
-from tests.integration.s3_server import S3Server
+from tests.integration.s3_server import S3Server, running_s3
 
 MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server(tmp_path_factory.mktemp("s3"), free_port())
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment().items():
-            patch.setenv(name, value)
-        server.start()
-        try:
-            server.wait_ready()
-            yield server
-        finally:
-            server.kill()
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture(params=["file", "s3"])

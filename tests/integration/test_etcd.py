@@ -14,6 +14,7 @@ from registry.etcd import Etcd, KeyValue
 from registry.etcd_watch import Changed, Listed
 from registry.keys import Keys
 
+Crash = Callable[[EtcdServer], Awaitable[None]]
 MakeProxy = Callable[[str], Awaitable[Any]]
 
 
@@ -177,9 +178,9 @@ async def test_a_dead_and_a_silent_endpoint_are_passed_over(etcd: Etcd, keys: Ke
         await client.aclose()
 
 
-async def test_a_restarted_node_is_used_again(own_server: EtcdServer, own_etcd: Etcd, keys: Keys) -> None:
+async def test_a_restarted_node_is_used_again(own_server: EtcdServer, own_etcd: Etcd, keys: Keys, crash: Crash) -> None:
     await own_etcd.put(keys.member("m1"), b"v")
-    own_server.kill()
+    await crash(own_server)
     reading = asyncio.create_task(own_etcd.get(keys.member("m1")))
     own_server.spawn()
     await asyncio.to_thread(own_server.wait_healthy)

@@ -4,7 +4,7 @@ import asyncio
 import datetime
 import ipaddress
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from registry.errors import EtcdAuthError, EtcdUnavailableError, InvalidRequestE
 from registry.etcd import Etcd, TlsFiles
 from registry.etcd_watch import Changed
 
+Crash = Callable[[EtcdServer], Awaitable[None]]
 PASSWORD = "correct horse"  # noqa: S105 - of a server that lives for seconds
 USER = "scorer"
 
@@ -102,14 +103,16 @@ async def test_an_expired_token_is_renewed(locked_server: EtcdServer, tls: TlsFi
         await client.aclose()
 
 
-async def test_a_restart_voids_the_tokens_and_nobody_notices(locked_server: EtcdServer, tls: TlsFiles) -> None:
+async def test_a_restart_voids_the_tokens_and_nobody_notices(
+    locked_server: EtcdServer, tls: TlsFiles, crash: Crash
+) -> None:
     client = Etcd([locked_server.endpoint], user=USER, password=PASSWORD, tls=tls)
     try:
         async with aclosing(client.watch(b"/ours/c")) as watch:
             await anext(watch)
             await client.put(b"/ours/c", b"1")
             assert isinstance(await anext(watch), Changed)
-            locked_server.kill()
+            await crash(locked_server)
             locked_server.spawn()
             await asyncio.to_thread(locked_server.wait_healthy)
             writes = [client.put(b"/ours/c", b"%d" % n) for n in range(5)]

@@ -12,6 +12,7 @@ from registry.etcd_watch import Changed, Deleted
 from registry.keys import Keys
 
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+Crash = Callable[[EtcdServer], Awaitable[None]]
 MakeProxy = Callable[[str], Awaitable[Any]]
 
 
@@ -58,10 +59,10 @@ async def test_it_is_lost_when_somebody_revokes_it(etcd: Etcd) -> None:
     await lease.aclose()
 
 
-async def test_it_survives_a_restart_of_etcd(own_server: EtcdServer, own_etcd: Etcd, keys: Keys) -> None:
+async def test_it_survives_a_restart_of_etcd(own_server: EtcdServer, own_etcd: Etcd, keys: Keys, crash: Crash) -> None:
     lease = await Lease.grant(own_etcd, 20.0)
     await own_etcd.put(keys.member("m1"), b"v", lease.id)
-    own_server.kill()
+    await crash(own_server)
     own_server.spawn()
     await asyncio.to_thread(own_server.wait_healthy)
     assert (await own_etcd.get(keys.member("m1")))[1] is not None

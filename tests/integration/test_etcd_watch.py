@@ -11,6 +11,7 @@ from registry.etcd_watch import Changed, Deleted, Gap, Listed, Put
 from registry.keys import Keys
 
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+Crash = Callable[[EtcdServer], Awaitable[None]]
 MakeProxy = Callable[[str], Awaitable[Any]]
 
 
@@ -150,12 +151,14 @@ async def test_a_compaction_under_a_running_watch_changes_nothing(own_etcd: Etcd
             await own_etcd.compact(revision)
 
 
-async def test_kill_and_restart_lose_and_double_nothing(own_server: EtcdServer, own_etcd: Etcd, keys: Keys) -> None:
+async def test_kill_and_restart_lose_and_double_nothing(
+    own_server: EtcdServer, own_etcd: Etcd, keys: Keys, crash: Crash
+) -> None:
     async with aclosing(own_etcd.watch(keys.members_prefix, stall_s=2.0)) as watch:
         await anext(watch)
         for n in range(3):
             await own_etcd.put(keys.member("m1"), b"%d" % n)
-            own_server.kill()
+            await crash(own_server)
             await come_back(own_server)
         events = await take_changes(watch, 3)
     assert values(events) == [b"0", b"1", b"2"]
@@ -197,10 +200,10 @@ async def test_a_wiped_store_brings_the_new_state(own_server: EtcdServer, own_et
 
 
 async def test_a_watch_that_begins_while_etcd_is_dead_waits_for_it(
-    own_server: EtcdServer, own_etcd: Etcd, keys: Keys
+    own_server: EtcdServer, own_etcd: Etcd, keys: Keys, crash: Crash
 ) -> None:
     await own_etcd.put(keys.member("m1"), b"v")
-    own_server.kill()
+    await crash(own_server)
     async with aclosing(own_etcd.watch(keys.members_prefix)) as watch:
         waiting = asyncio.ensure_future(anext(watch))
         await come_back(own_server)

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightgbm
@@ -29,6 +30,7 @@ from registry.model import ModelRecord, ModelRef, Runtime
 from registry.probing import Probed, probe
 from registry.publish import Publisher
 from tests.integration.publishing import check_published, check_synced, constant_prober, index_entry, model_file
+from tests.integration.s3_server import S3Server, running_s3
 
 REF = ModelRef("acme", "fraud")
 
@@ -394,12 +396,25 @@ def _run_until_killed(arguments: str, kill_after_lines: int | None) -> list[byte
     return lines
 
 
-async def test_many_publishers_at_once(store: ArtifactStore, etcd: Etcd, keys: Keys, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(params=["file", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a store that several clients open."""
+    return request.getfixturevalue("s3").url("models", tmp_path.name) if request.param == "s3" else f"file://{tmp_path}"
+
+
+async def test_many_publishers_at_once(url: str, etcd: Etcd, keys: Keys, tmp_path: Path) -> None:
     """Each publisher opens the store anew, as separate processes would."""
-    publishers = [Publisher(open_store(store.url), etcd, keys, constant_prober) for _ in range(12)]
+    publishers = [Publisher(open_store(url), etcd, keys, constant_prober) for _ in range(12)]
     paths = [model_file(tmp_path, f"p{number}") for number in range(12)]
     published = await asyncio.gather(*(p.publish(path, REF) for p, path in zip(publishers, paths, strict=True)))
     assert sorted(int(manifest.version) for manifest in published) == list(range(1, 13))
+    store = open_store(url)
     record = await check_synced(store, etcd, keys, REF)
     assert record.revision == 12
     names = await store.list_names("tenants/acme/models/fraud/aliases")

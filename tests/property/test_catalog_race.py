@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from registry.catalog_fold import CatalogFold, Read
@@ -149,7 +149,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(actions=ACTIONS, capacity=st.integers(1, 3))
 def test_any_history_of_many_models_ends_at_the_truth(actions: list[tuple[str, ModelRef]], capacity: int) -> None:
     world = World(capacity)
@@ -175,7 +175,7 @@ def test_any_history_of_many_models_ends_at_the_truth(actions: list[tuple[str, M
     world.check_settled()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(before=ACTIONS, between=ACTIONS)
 def test_a_wipe_that_the_watch_notices_late_leaves_nothing_stuck(
     before: list[tuple[str, ModelRef]], between: list[tuple[str, ModelRef]]

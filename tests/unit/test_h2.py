@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import hpack
 import pytest
 
-from router import h2_frames as h2f
+from registry.failure import Code
+from registry.http2 import frames as h2f
 from router.h2 import H2Connection
 from router.h2_events import ConnectionFailed, Ended, Event, GoAway, Message, PingAcked, Ready
-from router.h2_headers import Code, encode_timeout
+from router.h2_headers import encode_timeout
 
 OK_HEAD = ((":status", "200"), ("content-type", "application/grpc"))
 MAX_MESSAGE_BYTES = 1000
