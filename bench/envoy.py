@@ -1,7 +1,7 @@
 """Envoy as a router of models: HTTP/2 in, ring hash on a header, HTTP/2 out.
 
-One worker thread, no access log, no retries, no tracing, no header of its own added to a request (its request id, new for
-each request, would also cost the scorer a look at every header): the settings under which it is fastest.
+One worker thread, no access log, no retries, no tracing, no header of its own added to a request (a request id, new for
+each one, would also cost the scorer a look at every header): the settings under which it is fastest.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ _PLACES = {
     Residency.COLD: "in the object store",
 }
 _SHOWN_FAILURES = 5
+_RETURN_LIMIT_S = 20.0
 
 
 def demo(
@@ -98,6 +99,7 @@ async def _score(
         await victim.restart()
         traffic.phase = 2
         await _send(traffic, tally, requests // 3, progress)
+        await _wait_for_return(traffic, tally, victim)
         traffic.stop()
         await running
     finally:
@@ -116,6 +118,15 @@ async def _send(traffic: Traffic, tally: Tally, requests: int, progress: Progres
         return done >= requests or bool(tally.failures)
 
     await traffic.wait_for(is_enough)
+
+
+async def _wait_for_return(traffic: Traffic, tally: Tally, scorer: ScorerProcess) -> None:
+    """Go on until the scorer that is back serves again: the router tries it anew after a short pause."""
+    try:
+        async with asyncio.timeout(_RETURN_LIMIT_S):
+            await traffic.wait_for(lambda: tally.served[(traffic.phase, scorer.id)] > 0)
+    except TimeoutError:
+        tally.failures.append(f"{scorer.id} is back, and got no request in {_RETURN_LIMIT_S:g} s")
 
 
 def _report(screen: Console, tally: Tally, cluster: LocalCluster, victim: ScorerProcess) -> None:

@@ -44,7 +44,10 @@ def score(
 
 def parse_rows(text: str) -> list[list[float]]:
     """The rows in "1,2;3,4". Raises InvalidRequestError: a cell is no number, or rows differ in length."""
-    return _matrix(row.split(",") for row in text.strip().strip(";").split(";"))
+    rows = text.strip().removesuffix(";").split(";")
+    if not all(row.strip() for row in rows):
+        raise InvalidRequestError("a row is empty")
+    return _matrix(row.split(",") for row in rows)
 
 
 def read_csv(path: Path) -> list[list[float]]:

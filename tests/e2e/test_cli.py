@@ -197,7 +197,8 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
 
 
 def test_a_secured_etcd_is_set_by_the_environment(tls: TlsFiles, tmp_path: Path) -> None:
-    server = EtcdServer(tmp_path / "secure", tls=tls, extra_args=["--client-cert-auth"])
+    only_known_callers = ["--client-cert-auth", "--trusted-ca-file", str(tls.ca)]
+    server = EtcdServer(tmp_path / "secure", tls=tls, extra_args=only_known_callers)
     server.spawn()
     secured: dict[str, Any] = {"SCOREMESH_ETCD": server.endpoint, "SCOREMESH_ETCD_CA": str(tls.ca)}
     pair = {"SCOREMESH_ETCD_CERT": str(tls.cert), "SCOREMESH_ETCD_KEY": str(tls.key)}

@@ -14,17 +14,14 @@ from ops.demo_tally import Tally, is_right, percentile
 from registry.model import ModelRef, Runtime
 from tests.e2e.command import scoremesh, succeeds
 
+_PASSED = r"^passed: (\d+) requests answered, 0 failed; (\d+) predictions checked, 0 wrong; hit rate ([\d.]+)%$"
 _EXPECTED = np.array([0.5, 2.0, 1.0])
 
 
 @pytest.mark.timeout(240)
 def test_the_demo_passes(tmp_path: Path) -> None:
     text = succeeds("demo", "--requests", "900", cwd=tmp_path)
-    summary = re.search(
-        r"^passed: (\d+) requests answered, 0 failed; (\d+) predictions checked, 0 wrong; hit rate ([\d.]+)%$",
-        text,
-        re.MULTILINE,
-    )
+    summary = re.search(_PASSED, text, re.MULTILINE)
     assert summary is not None, text
     answered, predictions = int(summary[1]), int(summary[2])
     assert answered >= 900

@@ -95,7 +95,7 @@ async def test_nothing_is_left_of_a_cluster_that_does_not_come_up(tmp_path: Path
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         cluster = LocalCluster(tmp_path, scorers=1, router_port=taken.getsockname()[1])
-        with pytest.raises(UnavailableError, match="router-0 ended with status 1: .*can't listen on"):
+        with pytest.raises(UnavailableError, match=r"router-0 ended with status 1: .*can't listen on"):
             await cluster.__aenter__()
     assert running_children() == before
 
