@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from ops.__main__ import app
 from ops.demo_data import DemoModel
 from ops.demo_models import RECIPES, train
 from ops.etcd_server import EtcdServer
 from tests.e2e.cluster import wait_until
-from tests.e2e.command import Up, fails, scoremesh, succeeds, wait_all_gone
+from tests.e2e.command import Up, fails, succeeds, wait_all_gone
 
 StartUp = Callable[..., Up]
 
@@ -141,7 +143,7 @@ def test_a_part_that_does_not_start_ends_it_with_its_last_words(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("arguments", [["--scorers", "0"], ["--port", "70000"], ["--no-such-flag"]])
-def test_wrong_usage_is_status_2(tmp_path: Path, arguments: list[str]) -> None:
-    done = scoremesh("up", *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "Usage: " in done.stderr
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, ["up", *arguments])
+    assert done.exit_code == 2
+    assert "Usage: " in done.output
