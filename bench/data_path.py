@@ -4,7 +4,7 @@
 
 Starts an etcd, three scorers and every router on this machine, publishes LightGBM models, and has h2load send Score
 requests of one row for resident models. Targets take turns in each round. Prints a table and the goals, and writes
-docs/benchmarks/data_path.json (not with --quick). `--profile` shows instead which functions of the router and of a
+docs/benchmarks/data_path.json and into the README beside it (not with --quick). `--profile` shows instead which functions of the router and of a
 scorer take the time, and writes docs/benchmarks/data_path_profile.md.
 """
 
@@ -57,6 +57,7 @@ def _compare(args: argparse.Namespace, directory: Path) -> None:
     if not args.quick:
         what = {"rounds": args.rounds, "run_s": args.run_s, "models": MODELS, "trees": models.TREES}
         report.save(RESULTS / "data_path.json", runs, {**what, "scorers": fleet.SCORERS, "pins": fleet.pins()})
+        report.insert(RESULTS / "README.md", runs)
 
 
 def _targets() -> list[str]:

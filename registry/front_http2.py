@@ -249,8 +249,9 @@ class Http2Front:
         self._socket.close()
         for peer in list(self.peers):
             peer.close()
-        until = self.loop.time() + _CLOSE_S
-        while self.peers and self.loop.time() < until:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _CLOSE_S
+        while self.peers and loop.time() < until:
             await asyncio.sleep(0.01)
         for peer in list(self.peers):
             peer.abort()

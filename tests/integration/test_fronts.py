@@ -204,8 +204,9 @@ async def test_stopping_does_not_wait_for_slow_readers(served: Served) -> None:
 
 async def test_a_cancelled_call_is_told_once(served: Served) -> None:
     served.unary_handler = served.stream_handler = _hold
-    for call in (served.unary(b"", timeout=_PATIENCE_S), served.stream(b"", timeout=_PATIENCE_S)):
+    for method in (served.unary, served.stream):
         known = len(served.calls)
+        call = method(b"", timeout=_PATIENCE_S)
         reading = asyncio.ensure_future(call.read() if hasattr(call, "read") else _value(call))
         await served.wait(lambda: len(served.calls) > known)  # noqa: B023
         assert call.cancel()
