@@ -62,13 +62,6 @@ def split_endpoints(text: str) -> list[str]:
     return [endpoint.strip() for endpoint in text.split(",") if endpoint.strip()]
 
 
-def silence_grpc() -> None:
-    """Keep gRPC's own log off the terminal, where one line of ours says what is wrong; before the first channel. The
-    commands that start servers don't do this: the servers inherit the environment, and have log files.
-    """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-
 class Registry(NamedTuple):
     """What is published: `etcd` has the index, `library` the truth in object storage, `publisher` changes both."""
 
@@ -80,7 +73,6 @@ class Registry(NamedTuple):
 
 def with_etcd(endpoints: str, cluster: str, work: Callable[[Etcd, Keys], Coroutine[Any, Any, _T]]) -> _T:
     """Run `work` with a connection to etcd, and return its result."""
-    silence_grpc()
 
     async def run() -> _T:
         async with _open_etcd(endpoints) as etcd:

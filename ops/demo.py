@@ -25,6 +25,7 @@ from ops.demo_traffic import CALLERS, Traffic
 from ops.local_cluster import LocalCluster
 from ops.server_process import ScorerProcess
 from ops.show import console, table
+from ops.task_group import task_group
 from registry.artifacts import open_store
 from registry.probing import probe
 from registry.publish import Publisher
@@ -80,7 +81,7 @@ async def _publish(cluster: LocalCluster, models: Sequence[DemoModel], progress:
             await publisher.publish(model.path, model.ref)
         progress.advance(row)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with task_group() as tasks:
         for model in models:
             tasks.create_task(publish(model))
 
@@ -89,8 +90,7 @@ async def _score(
     cluster: LocalCluster, traffic: Traffic, tally: Tally, requests: int, progress: Progress
 ) -> ScorerProcess:
     """Three phases under one uninterrupted load; returns the scorer that was killed, the busiest one."""
-    running = asyncio.create_task(traffic.run())
-    try:
+    async with traffic.flowing():
         await _send(traffic, tally, requests // 3, progress)
         victim = max(cluster.scorers, key=lambda scorer: tally.served[(0, scorer.id)])
         victim.kill()
@@ -100,11 +100,6 @@ async def _score(
         traffic.phase = 2
         await _send(traffic, tally, requests // 3, progress)
         await _wait_for_return(traffic, tally, victim)
-        traffic.stop()
-        await running
-    finally:
-        running.cancel()
-        await asyncio.wait({running})
     return victim
 
 

@@ -7,7 +7,8 @@ for is drawn from seeded generators; only the order in which the callers get the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from time import perf_counter
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from client import AsyncClient, ScoreError, ScoreItem
 from ops.demo_data import DemoModel
 from ops.demo_tally import Tally
+from ops.task_group import task_group
 
 CALLERS = 8
 _TIMEOUT_S = 10.0
@@ -25,7 +27,7 @@ Picked = tuple[DemoModel, NDArray[np.int64]]
 
 
 class Traffic:
-    """Callers that go on until the context is left. `phase` is noted with each request that is sent from now on."""
+    """`phase` is noted with each request that is sent from now on."""
 
     def __init__(self, client: AsyncClient, models: Sequence[DemoModel], tally: Tally) -> None:
         self.phase = 0
@@ -33,15 +35,14 @@ class Traffic:
         self._stopped = False
         self._advanced = asyncio.Condition()
 
-    async def run(self) -> None:
-        """Send requests until `stop`; returns when the last one is answered."""
-        async with asyncio.TaskGroup() as tasks:
+    @contextlib.asynccontextmanager
+    async def flowing(self) -> AsyncIterator[None]:
+        """Send requests inside this context; leaving it waits for the last answer."""
+        async with task_group() as tasks:
             for seed in range(CALLERS):
                 tasks.create_task(self._call(np.random.default_rng(seed)))
-
-    def stop(self) -> None:
-        """Send no more requests."""
-        self._stopped = True
+            yield
+            self._stopped = True
 
     async def wait_for(self, is_enough: Callable[[], bool]) -> None:
         """Wait until the tally shows what is wanted; looked at after each call."""

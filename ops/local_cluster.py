@@ -8,7 +8,6 @@ listens on another address than 127.0.0.1. Data lie in the directory: etcd's, `s
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +15,7 @@ from typing import Self
 
 from ops.etcd_server import EtcdServer
 from ops.server_process import RouterProcess, ScorerProcess
-from registry.errors import ScoreMeshError
+from ops.task_group import task_group
 from registry.etcd import Etcd, TlsFiles
 from registry.keys import Keys
 
@@ -156,13 +155,9 @@ class LocalCluster:
 
 
 async def _all(works: Iterable[Coroutine[None, None, None]]) -> None:
-    """Wait for all; the first failure of ours stops the others and is raised alone."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for work in works:
-                tasks.create_task(work)
-    except* ScoreMeshError as failures:
-        raise failures.exceptions[0] from None
+    async with task_group() as tasks:
+        for work in works:
+            tasks.create_task(work)
 
 
 def _tls_arguments(tls: TlsFiles | None) -> list[str]:

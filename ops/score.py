@@ -11,7 +11,7 @@ import typer
 
 from client import Client, Scores
 from client.scores import Output
-from ops.connection import ModelArgument, silence_grpc
+from ops.connection import ModelArgument
 from ops.show import OutputFormat, OutputOption, console, show_json, table
 from registry.errors import InvalidRequestError
 
@@ -34,7 +34,6 @@ def score(
     if bool(rows) == (csv_file is not None):
         raise typer.BadParameter("give either --rows or --csv")
     matrix = parse_rows(rows) if csv_file is None else read_csv(csv_file)
-    silence_grpc()
     with Client(router) as client:
         scores = client.score(model.tenant, model.model, matrix, timeout_s=_TIMEOUT_S)
     if output is OutputFormat.JSON:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-from pygrpc_native import EVENT_CALL, STREAM_FULL, NativeGrpcFront
+from pygrpc_native import EVENT_CALL, STREAM_CLOSED, STREAM_FULL, NativeGrpcFront
 
 from registry.failure import Failure
 from registry.front import Gate, Method, run_handler, wait_idle, wait_quiet
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pygrpc_native._native import DetailedEvent
 
 _EVENTS_PER_TURN = 256
+_FULL_PAUSE_S = 0.005
 
 
 class _NativeCall:
@@ -75,10 +76,13 @@ class _NativeStream(_NativeCall):
             self._front.native.stream_end(self._id)
 
     async def _send_backlog(self) -> None:
-        loop = asyncio.get_running_loop()
+        # Looks again and again, since a blocking send would hold a thread for each slow reader.
         while self._backlog:
-            sent = await loop.run_in_executor(None, self._front.native.stream_send, self._id, self._backlog[0])
-            if not sent:  # the caller has gone; the front tells it by a cancellation too
+            outcome = self._front.native.stream_try_send(self._id, self._backlog[0])
+            if outcome == STREAM_FULL:
+                await asyncio.sleep(_FULL_PAUSE_S)
+                continue
+            if outcome == STREAM_CLOSED:  # the caller has gone; the front tells it by a cancellation too
                 self._backlog.clear()
                 return
             self._backlog.popleft()

@@ -19,6 +19,7 @@ from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResult, RawResul
 from registry.errors import DeadlineError, InvalidRequestError, NoScorerError
 from registry.failure import Failure
 from registry.front import Call
+from registry.model import check_name
 from registry.status import failure_of
 from router.item import Item, Sink
 from router.link import Link
@@ -26,6 +27,7 @@ from router.placement import Placement
 from router.retry import RetryPolicy
 
 MAX_BATCH_ITEMS = 1024
+_MAX_NAME = 128
 
 
 class _CallSink:
@@ -205,6 +207,9 @@ def _parse_head(payload: bytes) -> ScoreRequestHead:
         raise InvalidRequestError("the bytes are not a ScoreRequest") from error
     if not head.tenant or not head.model:
         raise InvalidRequestError("tenant is missing" if not head.tenant else "model is missing")
+    if len(head.tenant) > _MAX_NAME or len(head.model) > _MAX_NAME:  # placements are remembered by name
+        check_name("tenant", head.tenant)
+        check_name("model", head.model)
     return head
 
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from typer.testing import CliRunner
 
-from ops.__main__ import app
+from ops.commands import app
 from ops.demo_data import DemoModel
 from ops.demo_models import RECIPES, train
 from ops.etcd_server import EtcdServer

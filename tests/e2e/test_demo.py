@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from client import Output, OutputKind, Residency, Scores, Timing
+from ops.commands import app
 from ops.demo_data import DemoModel
+from ops.demo_lightgbm import TreeRecipe
+from ops.demo_models import RECIPES, train
+from ops.demo_onnx import GraphRecipe
 from ops.demo_tally import Tally, is_right, percentile
 from registry.model import ModelRef, Runtime
-from tests.e2e.command import scoremesh, succeeds
+from tests.e2e.command import succeeds
 
 _PASSED = r"^passed: (\d+) requests answered, 0 failed; (\d+) predictions checked, 0 wrong; hit rate ([\d.]+)%$"
 _EXPECTED = np.array([0.5, 2.0, 1.0])
@@ -40,8 +46,31 @@ def test_the_demo_passes(tmp_path: Path) -> None:
     assert "\x1b" not in text
 
 
-def test_too_few_requests_is_wrong_usage(tmp_path: Path) -> None:
-    assert scoremesh("demo", "--requests", "1", cwd=tmp_path).returncode == 2
+def test_one_wrong_score_fails_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same real run with three models, one of which is told to expect something else by the least bit."""
+    recipes = [
+        recipe for recipe in RECIPES if str(recipe.ref) in {"initech/iris", "initech/body", "globex/progression"}
+    ]
+
+    def train_and_bend(recipe: TreeRecipe | GraphRecipe, folder: Path) -> DemoModel:
+        model = train(recipe, folder)
+        bend = model.runtime is Runtime.LIGHTGBM
+        expected = [np.nextafter(model.expected[0], np.inf)] if bend else model.expected
+        return dataclasses.replace(model, expected=expected)
+
+    monkeypatch.setattr("ops.demo.RECIPES", recipes)
+    monkeypatch.setattr("ops.demo.train", train_and_bend)
+    done = CliRunner().invoke(app, ["demo", "--requests", "30"])
+    assert done.exit_code == 1, done.output
+    assert re.search(
+        r"^FAILED: \d+ requests answered, 0 failed; \d+ predictions checked, [1-9]\d* wrong", done.output, re.MULTILINE
+    )
+    assert "globex/progression version 1" in done.output
+    assert "initech/iris version" not in done.output
+
+
+def test_too_few_requests_is_wrong_usage() -> None:
+    assert CliRunner().invoke(app, ["demo", "--requests", "1"]).exit_code == 2
 
 
 def demo_model(tolerance: float = 0.0) -> DemoModel:

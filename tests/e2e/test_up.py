@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ops.__main__ import app
+from ops.commands import app
 from ops.demo_data import DemoModel
 from ops.demo_models import RECIPES, train
 from ops.etcd_server import EtcdServer
