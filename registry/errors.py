@@ -121,7 +121,7 @@ class ConflictError(ScoreMeshError):
 
 
 class UnavailableError(ScoreMeshError):
-    """This server can't answer now; another one may."""
+    """The server that was asked can't answer now; another one may."""
 
     kind = Kind.UNAVAILABLE
     reason = "UNAVAILABLE"
@@ -134,7 +134,7 @@ class NoScorerError(UnavailableError):
 
 
 class DrainingError(UnavailableError):
-    """This server is shutting down and takes no new work."""
+    """The server that was asked is shutting down and takes no new work."""
 
     reason = "DRAINING"
 

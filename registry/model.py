@@ -8,7 +8,7 @@ older reader survives a newer writer.
 from __future__ import annotations
 
 import re
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
@@ -46,14 +46,14 @@ class ModelRef(NamedTuple):
         return f"{self.tenant}/{self.model}"
 
 
-class Runtime(str, Enum):
+class Runtime(StrEnum):
     """The engine that a model needs; the first part of a pool's name."""
 
     LIGHTGBM = "lightgbm"
     ONNX = "onnx"
 
 
-class OutputKind(str, Enum):
+class OutputKind(StrEnum):
     """The type of a model's output; see `scoremesh.scoring.v1.Output`."""
 
     CLASS_PROBABILITIES = "class_probabilities"
@@ -105,7 +105,7 @@ class ModelRecord(msgspec.Struct, frozen=True):
     aliases: dict[str, ModelVersion]
 
 
-class MemberState(str, Enum):
+class MemberState(StrEnum):
     """`ready`: takes work. `draining`: finishes what it has; routers choose others."""
 
     READY = "ready"
