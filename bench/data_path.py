@@ -4,8 +4,8 @@
 
 Starts an etcd, three scorers and every router on this machine, publishes LightGBM models, and has h2load send Score
 requests of one row for resident models. Targets take turns in each round. Prints a table and the goals, and writes
-docs/benchmarks/data_path.json and into the README beside it (not with --quick). `--profile` shows instead which functions of the router and of a
-scorer take the time, and writes docs/benchmarks/data_path_profile.md.
+docs/benchmarks/data_path.json and the README beside it (not with --quick). `--profile` shows instead which functions of
+the router and of a scorer take the time, and writes docs/benchmarks/data_path_profile.md.
 """
 
 from __future__ import annotations

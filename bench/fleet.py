@@ -27,6 +27,7 @@ from ops.process import ChildProcess
 from registry.artifacts import open_store
 from registry.etcd import Etcd
 from registry.keys import Keys
+from registry.member_fold import MembersView
 from registry.members import follow_members
 from registry.model import Member
 from registry.probing import probe
@@ -142,7 +143,7 @@ async def _members(endpoint: str) -> list[Member]:
     complete: asyncio.Future[list[Member]] = loop.create_future()
     etcd = Etcd([endpoint])
 
-    def on_view(view: object) -> None:
+    def on_view(view: MembersView) -> None:
         members = list(view.members.values())
         if len(members) == SCORERS and not complete.done():
             complete.set_result(sorted(members, key=lambda member: member.id))

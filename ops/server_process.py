@@ -89,7 +89,7 @@ class ServerProcess:
         self.cont()
         try:
             async with asyncio.timeout(grace_s):
-                while self.exit_code is None:  # noqa: ASYNC110 - another process's end
+                while self.exit_code is None:
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             self.kill()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
-from registry.process import on_stop_signals, prepare
+from registry.process import on_stop_signals, prepare, run
 from router.config import RouterConfig, parse
 from router.server import Router
 
@@ -24,7 +23,7 @@ def main() -> None:
     """Run; a port that is taken ends with a message and status 1."""
     prepare()
     try:
-        asyncio.run(serve(parse()))
+        run(serve(parse()))
     except OSError as error:
         sys.exit(str(error))
 

@@ -37,19 +37,21 @@ class Fleet:
         self._tls = tls
         self._linger_s = linger_s
         self._links: dict[str, Link] = {}
-        self._addresses: dict[str, str] = {}
+        self._processes: dict[str, tuple[str, str]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self.view: MembersView | None = None
 
     def apply(self, view: MembersView) -> None:
         """Route by this view from now on."""
-        addresses = {member.id: member.address for member in view.members.values()}
-        for member_id in [known for known, address in self._addresses.items() if addresses.get(known) != address]:
+        # A new incarnation gets a new link, even at the old address: the old one may be in the middle of a backoff.
+        processes = {member.id: (member.address, member.incarnation) for member in view.members.values()}
+        for member_id in [known for known, process in self._processes.items() if processes.get(known) != process]:
             self._retire(self._links.pop(member_id))
-        for member_id in addresses.keys() - self._links.keys():
-            channel = Channel(addresses[member_id], PATH, ssl=self._tls)
+        for member_id in processes.keys() - self._links.keys():
+            channel = Channel(processes[member_id][0], PATH, ssl=self._tls)
+            channel.connect()
             self._links[member_id] = Link(channel, self._forwarder.on_result, self._policy)
-        self._addresses = addresses
+        self._processes = processes
         self.view = view
         placement = Placement(view.members.values(), replicas=self._replicas)
         self._forwarder.use(placement, dict(self._links), f"no scorer is alive in cluster {self._cluster!r}")

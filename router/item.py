@@ -36,8 +36,8 @@ class Item:
         self.withdraw: Callable[[], None] | None = None
 
     def cancel(self) -> None:
-        """The caller has gone: drop the item where it is. A queue drops what is done when it comes to it, which may take
-        a while behind a scorer that hangs, so the bytes go now.
+        """The caller has gone: drop the item where it is. A queue drops what is done when it comes to it, which may
+        take a while behind a scorer that hangs, so the bytes go now.
         """
         self.done = True
         self.payload = b""

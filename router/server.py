@@ -71,9 +71,11 @@ class Router:
 
     def _on_view(self, view: MembersView) -> None:
         self._fleet.apply(view)
-        self._health.set_ready(True)
+        if not self._draining:
+            self._health.set_ready(True)
 
     async def _drain(self) -> None:
+        self._draining = True
         self._health.set_ready(False)
         _log.info("draining")
         await self.front.quiet(QUIET_S, self._config.drain_s / 2)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 
 from registry.errors import ScoreMeshError
-from registry.process import on_stop_signals, prepare
+from registry.process import on_stop_signals, prepare, run
 from scorer.config import ScorerConfig, of_worker, parse
 from scorer.server import Scorer
 from scorer.supervisor import Supervisor
@@ -33,9 +32,9 @@ def main() -> None:
     prepare()
     try:
         if config.workers > 1 and config.worker < 0:
-            asyncio.run(Supervisor(arguments, config.workers, config.drain_s).run())
+            run(Supervisor(arguments, config.workers, config.drain_s).run())
         else:
-            asyncio.run(serve(of_worker(config, config.worker) if config.worker >= 0 else config))
+            run(serve(of_worker(config, config.worker) if config.worker >= 0 else config))
     except (OSError, ScoreMeshError) as error:
         sys.exit(str(error))
 

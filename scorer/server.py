@@ -99,6 +99,7 @@ class Scorer:
 
     async def _drain(self) -> None:
         _log.info("draining")
+        self._draining = True
         self._health.set_ready(False)
         with contextlib.suppress(EtcdUnavailableError, TimeoutError):
             async with asyncio.timeout(self._config.drain_s / 4):
@@ -123,7 +124,7 @@ class Scorer:
 
     def _on_announced(self, announced: bool) -> None:
         _log.info("announced as %s" if announced else "%s is no longer announced", self.member.id)
-        self._health.set_ready(announced)
+        self._health.set_ready(announced and not self._draining)
 
     def _on_evicted(self, _models: int) -> None:
         self._loader.release_memory()

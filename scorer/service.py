@@ -96,10 +96,7 @@ class ScoringService:
     ) -> asyncio.Task[None] | None:
         """Answer or refuse at once, or return the task that will. None is a request that can't be read."""
         try:
-            if request is None:
-                raise InvalidRequestError("the bytes are not a ScoreRequest")
-            if request.request_id:
-                _check_request_id(request.request_id)
+            request = _readable(request)
             ref = ModelRef(request.tenant, request.model)
             version = self._catalog.lookup(ref, request.version, request.alias)
             resident = self._cache.peek(version.digest) if version is not None else None
@@ -197,6 +194,10 @@ def _parse_item(payload: bytes) -> ScoreRequest | None:
         return None
 
 
-def _check_request_id(request_id: str) -> None:
-    if len(request_id.encode()) > _MAX_REQUEST_ID_BYTES:
+def _readable(request: ScoreRequest | None) -> ScoreRequest:
+    """Checks what needs no model."""
+    if request is None:
+        raise InvalidRequestError("the bytes are not a ScoreRequest")
+    if request.request_id and len(request.request_id.encode()) > _MAX_REQUEST_ID_BYTES:
         raise InvalidRequestError(f"request_id is over {_MAX_REQUEST_ID_BYTES} bytes")
+    return request

@@ -1,4 +1,4 @@
-"""Cuts the bytes of an HTTP/2 server into whole, well-formed frames. Pure.
+"""Cuts the bytes of an HTTP/2 peer into whole, well-formed frames. Pure.
 
 Contract: bytes may be cut anywhere. What comes out: (type, flags, stream id, payload); a HEADERS frame carries its
 whole block, without padding and priority, and CONTINUATION never shows. Frames of a wrong size, on the wrong kind of
@@ -15,6 +15,7 @@ from registry.http2 import frames as h2f
 from registry.http2.errors import PeerError
 
 _MAX_BLOCK_BYTES = 65_536
+_MAX_BLOCK_FRAMES = 64  # empty ones would go on for ever
 _ANY = -1  # any type of frame
 _SIZES = {h2f.PRIORITY: 5, h2f.RST_STREAM: 4, h2f.PING: 8, h2f.WINDOW_UPDATE: 4}
 _OF_CONNECTION = {h2f.SETTINGS, h2f.PING, h2f.GOAWAY}
@@ -25,13 +26,14 @@ Frame = tuple[int, int, int, bytes]
 class FrameReader:
     """Reads one connection."""
 
-    __slots__ = ("_awaited", "_block", "_block_flags", "_block_id", "_tail")
+    __slots__ = ("_awaited", "_block", "_block_flags", "_block_frames", "_block_id", "_tail")
 
     def __init__(self) -> None:
         self._tail = b""
         self._awaited = h2f.SETTINGS  # the only type of frame that may come now, or _ANY
         self._block = bytearray()  # the beginning of a header block, and where it belongs
         self._block_flags = 0
+        self._block_frames = 0
         self._block_id = 0
 
     def read(self, data: bytes) -> Iterator[Frame]:
@@ -60,6 +62,7 @@ class FrameReader:
     def _read_other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> Iterator[Frame]:
         if kind == h2f.HEADERS:
             self._block, self._block_flags, self._block_id = bytearray(), flags, stream_id
+            self._block_frames = 0
             yield from self._extend_block(flags, _strip_extras(flags, payload))
         elif kind == h2f.CONTINUATION:
             if self._awaited != h2f.CONTINUATION or self._block_id != stream_id:
@@ -71,14 +74,15 @@ class FrameReader:
             _check_shape(kind, flags, stream_id, len(payload))
             if self._awaited == h2f.SETTINGS:
                 if flags & h2f.ACK:
-                    raise PeerError(h2f.PROTOCOL_ERROR, "the first frame was not the server's SETTINGS")
+                    raise PeerError(h2f.PROTOCOL_ERROR, "the first frame was not SETTINGS")
                 self._awaited = _ANY
             if kind in _KNOWN:
                 yield kind, flags, stream_id, payload
 
     def _extend_block(self, flags: int, payload: bytes) -> Iterator[Frame]:
         self._block += payload
-        if len(self._block) > _MAX_BLOCK_BYTES:
+        self._block_frames += 1
+        if len(self._block) > _MAX_BLOCK_BYTES or self._block_frames > _MAX_BLOCK_FRAMES:
             raise PeerError(h2f.ENHANCE_YOUR_CALM, "a header block over the size limit")
         if flags & h2f.END_HEADERS:
             self._awaited = _ANY
@@ -111,5 +115,7 @@ def _check_shape(kind: int, flags: int, stream_id: int, size: int) -> None:
         fits = size >= 8 if kind == h2f.GOAWAY else size == _SIZES.get(kind, size)
     if not fits:
         raise PeerError(h2f.FRAME_SIZE_ERROR, f"a frame of type {kind} with {size} bytes")
+    if kind == h2f.PRIORITY and not stream_id:
+        raise PeerError(h2f.PROTOCOL_ERROR, "PRIORITY of no stream")
     if stream_id and kind in _OF_CONNECTION:
         raise PeerError(h2f.PROTOCOL_ERROR, f"a frame of type {kind} on a stream")

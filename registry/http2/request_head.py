@@ -2,10 +2,9 @@
 
 Source: PROTOCOL-HTTP2.md of the gRPC project; RFC 7541 (HPACK).
 
-This side announces HEADER_TABLE_SIZE 0. From the block on in which the peer obeys (it begins with a table-size update
-to 0) blocks no longer depend on each other, and a decoded block is remembered by its bytes. A deadline differs from
-request to request, so the field `grpc-timeout`, where it stands in plain bytes, is cut out of the block before it's
-looked up.
+This side announces HEADER_TABLE_SIZE 0. Once the peer has acknowledged that and has shrunk its table to 0, blocks no
+longer depend on each other, and a decoded block is remembered by its bytes. A deadline differs from request to request,
+so the field `grpc-timeout`, where it stands in plain bytes, is cut out of the block before it's looked up.
 """
 
 from __future__ import annotations
@@ -15,15 +14,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
-from hpack import Decoder, HPACKError
+from hpack import Decoder, HPACKError, OversizedHeaderListError
 
 from registry.http2.frames import indexed_name, literal
 
-_MAX_REMEMBERED = 512
+_MAX_REMEMBERED = 256
 _MAX_REMEMBERED_BYTES = 1024
 _MAX_HEADER_LIST_BYTES = 16_384
+_MAX_MESSAGE_BYTES = 1024  # of grpc-message, before it's percent-encoded
+_MAX_TRAILERS_BYTES = 7168  # gRPC clients refuse more than 8 KiB of metadata, and a frame takes 16
 _PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _TIMEOUT_NAME = b"\x0cgrpc-timeout"
+_LITERALS = (0x00, 0x10, 0x40)  # a literal with a new name follows: not remembered, never, to be remembered
 _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 ANSWER_HEAD = b"\x88" + indexed_name(31, b"application/grpc")
@@ -33,14 +35,18 @@ OK_TRAILERS = literal(b"grpc-status", b"0")
 
 
 class RequestHead(NamedTuple):
-    """`http_status`: 200 for a request that gRPC can answer, else what to refuse it with. `timeout_s`: None without a
-    deadline. `encoding`: of compressed messages.
+    """`http_status`: 200 for a request that gRPC can answer, else what to refuse it with. `encoding`: of compressed
+    messages.
     """
 
     path: str
-    timeout_s: float | None
     encoding: str
     http_status: int
+
+
+Decoded = tuple[RequestHead, float | None]
+"""A head, and the seconds of its `grpc-timeout`: None without one."""
+_TOO_LONG: Decoded = (RequestHead("", "", 431), None)
 
 
 class BlockError(Exception):
@@ -50,63 +56,76 @@ class BlockError(Exception):
 class RequestHeadDecoder:
     """Decodes the header blocks of one connection, in the order in which they came."""
 
-    __slots__ = ("_hpack", "_remembered", "_tableless")
+    __slots__ = ("_forbidden", "_hpack", "_remembered", "_tableless")
 
     def __init__(self) -> None:
         self._hpack = Decoder(max_header_list_size=_MAX_HEADER_LIST_BYTES)
+        self._forbidden = False
         self._tableless = False
-        self._remembered: dict[bytes, RequestHead] = {}
+        self._remembered: dict[bytes, Decoded] = {}
 
-    def decode(self, block: bytes) -> RequestHead:
+    def on_table_forbidden(self) -> None:
+        """The peer knows that it may have no table. It says in its next block that it has none."""
+        self._forbidden = True
+
+    def decode(self, block: bytes) -> Decoded:
         """What a block says. Raises BlockError."""
         if not self._tableless:
             return self._decode_with_table(block)
         at = block.find(_TIMEOUT_NAME)
-        if at <= 0 or block[at - 1] & 0xEF:  # a literal with a new name follows: 0x00 or 0x10
+        if at <= 0 or block[at - 1] not in _LITERALS:
             return self._look_up(block)
         start = at + len(_TIMEOUT_NAME) + 1
         size = block[start - 1] if start <= len(block) else 0xFF
         if size > 9:  # Huffman-coded, or no timeout at all
             return self._decode(block)
-        head = self._look_up(block[: at - 1] + block[start + size :])
-        return head._replace(timeout_s=parse_timeout(block[start : start + size]))
+        head = self._look_up(block[: at - 1] + block[start + size :])[0]
+        return head, parse_timeout(block[start : start + size])
 
-    def _decode_with_table(self, block: bytes) -> RequestHead:
-        head = self._decode(block)
-        if block[:1] == b"\x20":
+    def _decode_with_table(self, block: bytes) -> Decoded:
+        decoded = self._decode(block)
+        if self._forbidden and self._hpack.header_table_size == 0:
             self._hpack.max_allowed_table_size = 0
             self._tableless = True
-        return head
+        return decoded
 
-    def _look_up(self, block: bytes) -> RequestHead:
-        head = self._remembered.get(block)
-        if head is None:
-            head = self._decode(block)
+    def _look_up(self, block: bytes) -> Decoded:
+        decoded = self._remembered.get(block)
+        if decoded is None:
+            decoded = self._decode(block)
             if len(block) <= _MAX_REMEMBERED_BYTES:
                 if len(self._remembered) >= _MAX_REMEMBERED:
                     self._remembered.clear()
-                self._remembered[block] = head
-        return head
+                self._remembered[block] = decoded
+        return decoded
 
-    def _decode(self, block: bytes) -> RequestHead:
+    def _decode(self, block: bytes) -> Decoded:
         try:
             fields = dict(self._hpack.decode(block, raw=True))
-        except (HPACKError, UnicodeDecodeError, IndexError) as error:
+        except OversizedHeaderListError as error:
+            if not self._tableless:  # the table is in an unknown state
+                raise BlockError("too many fields") from error
+            return _TOO_LONG
+        except (HPACKError, IndexError) as error:
             raise BlockError(type(error).__name__) from error
         return read_request_head(fields)
 
 
-def read_request_head(fields: dict[bytes, bytes]) -> RequestHead:
+def read_request_head(fields: dict[bytes, bytes]) -> Decoded:
     """Interpret the fields of a request."""
     http_status = 200
-    if not fields.get(b"content-type", b"").startswith(b"application/grpc"):
+    if not _is_grpc(fields.get(b"content-type", b"")):
         http_status = 415
     elif fields.get(b":method") != b"POST":
         http_status = 405
     path = fields.get(b":path", b"").decode(errors="replace")
     encoding = fields.get(b"grpc-encoding", b"identity").decode(errors="replace")
-    timeout = fields.get(b"grpc-timeout")
-    return RequestHead(path, None if timeout is None else parse_timeout(timeout), encoding, http_status)
+    return RequestHead(path, encoding, http_status), parse_timeout(fields.get(b"grpc-timeout", b""))
+
+
+def _is_grpc(content_type: bytes) -> bool:
+    """Not so for grpc-web, which frames its trailers differently."""
+    return content_type.startswith(b"application/grpc") and content_type[16:17] in (b"", b"+", b";")
 
 
 def parse_timeout(text: bytes) -> float | None:
@@ -117,13 +136,18 @@ def parse_timeout(text: bytes) -> float | None:
 
 
 def trailers_block(code: int, message: str, extra: Sequence[tuple[str, str | bytes]]) -> bytes:
-    """The fields that end an answer: status, message, and further metadata (bytes under names that end in -bin)."""
+    """The fields that end an answer: status, message, and further metadata (bytes under names that end in -bin). A long
+    message is cut, and metadata that would make the block too long for a client is left out.
+    """
     block = literal(b"grpc-status", b"%d" % code)
     if message:
-        block += literal(b"grpc-message", quote(message, safe=_PRINTABLE).encode())
+        short = message.encode(errors="replace")[:_MAX_MESSAGE_BYTES].decode(errors="ignore")
+        block += literal(b"grpc-message", quote(short, safe=_PRINTABLE).encode())
     for name, value in extra:
         raw = base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode()
-        block += literal(name.encode(), raw)
+        field = literal(name.encode(), raw)
+        if len(block) + len(field) <= _MAX_TRAILERS_BYTES:
+            block += field
     return block
 
 

@@ -1,4 +1,9 @@
-"""One call on the server's side: its request as DATA frames bring it, and what of its answer still waits. Pure."""
+"""The calls of one connection on the server's side: each one's request as DATA frames bring it, and what of its answer
+still waits. Pure.
+
+Invariant: `ServerStreams.held_bytes` is the sum of `held_bytes` of the open streams. Requests that came in one frame,
+uncompressed, are not counted: a frame's size and the number of streams bound them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import zlib
 from registry.failure import Code, Failure
 from registry.http2.frames import PREFIX
 
+MAX_HELD_BYTES = 128 * 2**20
 _PREFIX_BYTES = PREFIX.size
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
@@ -20,32 +26,40 @@ class RequestError(Exception):
 
 
 class ServerStream:
-    """`partial`: what of the request is here. `window`: bytes that the peer still takes on this stream. `rest`, `tail`:
-    what of the answer waits for windows: message bytes, and then the frames that end it. `opened`: the head of the
-    answer is out. `half_closed`: the peer has sent all it will.
+    """One call. `window`: bytes that the peer still takes on this stream. The rest begins as it stands here, for most
+    calls never need it: `partial`: what of the request is here; `rest`, `tail`: what of the answer waits for windows,
+    message bytes, and then the frames that end it; `opened`: the head of the answer is out; `half_closed`: the peer has
+    sent all it will; `deaf`: what still comes of the request isn't wanted; `held_bytes`: of the request, in memory.
     """
 
-    __slots__ = ("encoding", "half_closed", "opened", "partial", "path", "rest", "tail", "timeout_s", "window")
+    partial: bytes | bytearray = b""
+    rest: bytearray | None = None
+    tail = b""
+    opened = False
+    half_closed = False
+    deaf = False
+    held_bytes = 0
 
     def __init__(self, path: str, timeout_s: float | None, encoding: str, window: int) -> None:
         self.path = path
         self.timeout_s = timeout_s
         self.encoding = encoding
         self.window = window
-        self.partial = b""
-        self.rest = b""
-        self.tail = b""
-        self.opened = False
-        self.half_closed = False
 
     def add(self, data: bytes, limit_bytes: int) -> None:
         """Take a piece of the request. Raises RequestError as soon as it's known to be too large."""
-        self.partial = self.partial + data if self.partial else data
-        if len(self.partial) >= _PREFIX_BYTES:
-            size = PREFIX.unpack_from(self.partial)[1]
+        partial = self.partial
+        if isinstance(partial, bytearray):
+            partial += data
+        elif partial:
+            self.partial = partial = bytearray(partial + data)
+        else:
+            self.partial = partial = data
+        if len(partial) >= _PREFIX_BYTES:
+            size = PREFIX.unpack_from(partial)[1]
             if size > limit_bytes:
                 raise RequestError(too_large(size, limit_bytes))
-            if len(self.partial) > _PREFIX_BYTES + size:
+            if len(partial) > _PREFIX_BYTES + size:
                 raise RequestError(_broken("the request has more than one message"))
 
     def message(self, limit_bytes: int) -> bytes:
@@ -56,13 +70,15 @@ class ServerStream:
         compressed, size = PREFIX.unpack_from(partial)
         if len(partial) != _PREFIX_BYTES + size:
             raise RequestError(_broken("the request ends inside its message"))
-        payload = partial[_PREFIX_BYTES:]
+        payload = bytes(memoryview(partial)[_PREFIX_BYTES:])
         return self._decompress(payload, limit_bytes) if compressed else payload
 
     def _decompress(self, payload: bytes, limit_bytes: int) -> bytes:
+        if self.encoding == "identity":
+            raise RequestError(_broken("the message is compressed, but no grpc-encoding says how"))
         bits = _WINDOW_BITS.get(self.encoding)
         if bits is None:
-            text = f"compression {self.encoding!r} is not supported; gzip and deflate are"
+            text = f"compression {self.encoding[:100]!r} is not supported; gzip and deflate are"
             raise RequestError(Failure(Code.UNIMPLEMENTED, text, "UNSUPPORTED_COMPRESSION"))
         inflater = zlib.decompressobj(bits)
         try:
@@ -71,7 +87,43 @@ class ServerStream:
             raise RequestError(_broken(f"the message is not {self.encoding}")) from error
         if len(plain) > limit_bytes:
             raise RequestError(too_large(len(plain), limit_bytes))
+        if not inflater.eof or inflater.unused_data:
+            raise RequestError(_broken(f"the message is not one whole piece of {self.encoding}"))
         return plain
+
+
+class ServerStreams:
+    """The open streams of a connection."""
+
+    __slots__ = ("by_id", "held_bytes")
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, ServerStream] = {}
+        self.held_bytes = 0
+
+    def hold(self, stream: ServerStream, size: int) -> None:
+        """Count `size` more bytes of a stream's request. Raises RequestError where all together become too many."""
+        if self.held_bytes + size > MAX_HELD_BYTES:
+            text = "this connection has too many large requests open at once"
+            raise RequestError(Failure(Code.RESOURCE_EXHAUSTED, text, "OVERLOADED"))
+        stream.held_bytes += size
+        self.held_bytes += size
+
+    def release(self, stream: ServerStream) -> None:
+        """Forget what has come of a request, and of what still comes."""
+        stream.deaf = True
+        stream.partial = b""
+        self.held_bytes -= stream.held_bytes
+        stream.held_bytes = 0
+
+    def drop(self, stream_id: int) -> None:
+        """The stream is over."""
+        self.held_bytes -= self.by_id.pop(stream_id).held_bytes
+
+    def clear(self) -> None:
+        """All streams are over."""
+        self.by_id.clear()
+        self.held_bytes = 0
 
 
 def too_large(size: int, limit_bytes: int) -> Failure:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from client import AsyncClient, ScoreError
-from tests.e2e.cluster import Cluster
+from tests.e2e.cluster import Cluster, wait_until
 from tests.e2e.models import Fresh
 from tests.e2e.raw import PATIENCE_S
 
@@ -66,10 +67,6 @@ class Load:
                 await asyncio.sleep(0.01)
         return self.served - before
 
-    async def until(self, condition: object, what: str) -> None:
-        """Wait, while the load goes on, until a condition holds. It may block: it runs in a thread."""
-        assert callable(condition)
-        async with asyncio.timeout(60):
-            while not await asyncio.to_thread(condition):
-                await asyncio.sleep(0.02)
-        assert what
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait, while the load goes on, until a condition holds. It is looked at in a thread, so it may block."""
+        await asyncio.to_thread(wait_until, condition, what)

@@ -19,7 +19,7 @@ from ops.process import ChildProcess
 from registry.etcd import TlsFiles
 
 ROOT = Path(__file__).parents[2]
-_LISTENING = re.compile(r"^(?:router|scorer (?P<id>\S+)) listening on (?P<address>\S+)$", re.M)
+_LISTENING = re.compile(r"^(?:router|scorer (?P<id>\S+)) listening on (?P<address>\S+)$", re.MULTILINE)
 _MEMBERS = re.compile(r"membership epoch \d+: (\d+) members")
 _ENVIRONMENT = {
     **os.environ,

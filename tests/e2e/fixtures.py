@@ -81,9 +81,7 @@ def cluster(
     """A router and three scorers, which all tests of a front share and none harms."""
     front, _, with_tls = request.param.partition("-")
     directory = tmp_path_factory.mktemp(request.param)
-    made = Cluster(
-        directory, etcd_server, store.url, name=request.param, front=front, tls=tls if with_tls else None
-    )
+    made = Cluster(directory, etcd_server, store.url, name=request.param, front=front, tls=tls if with_tls else None)
     asyncio.run(Shelf(store.directory, etcd_server, request.param).sync())
     try:
         yield made.start()
@@ -111,9 +109,7 @@ def make_tls(directory: Path) -> TlsFiles:
     files.ca.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     (directory / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     (directory / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return files
 
@@ -137,9 +133,7 @@ def _certificate(
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
     if not authority:
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])

@@ -129,9 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
             for entry in entries
             if entry.is_dir()
         ]
-        return (
-            "<ListBucketResult><IsTruncated>false</IsTruncated>" + "".join(files + folders) + "</ListBucketResult>"
-        )
+        return "<ListBucketResult><IsTruncated>false</IsTruncated>" + "".join(files + folders) + "</ListBucketResult>"
 
     def log_message(self, *_args: object) -> None:
         """Quiet."""

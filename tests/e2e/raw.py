@@ -12,7 +12,9 @@ from tests.e2e.cluster import Cluster, Server
 
 SERVICE = "/scoremesh.scoring.v1.ScoringService"
 PATIENCE_S = 20.0
-_NOT_FOR_USERS = re.compile(r"Traceback|Error\b|Exception|NoneType|asyncio|\.py\b|0x[0-9a-f]{6}|<[a-z]+ object|errno", re.I)
+_NOT_FOR_USERS = re.compile(
+    r"Traceback|Error\b|Exception|NoneType|asyncio|\.py\b|0x[0-9a-f]{6}|<[a-z]+ object|errno", re.IGNORECASE
+)
 
 
 class Refused(NamedTuple):
@@ -27,6 +29,16 @@ class NotRefusedError(AssertionError):
     """The call succeeded."""
 
 
+def unary_of(channel: grpc.aio.Channel, method: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+    return channel.unary_unary(f"{SERVICE}/{method}")
+
+
+def stream_of(
+    channel: grpc.aio.Channel, method: str = "StreamScoreBatch"
+) -> grpc.aio.UnaryStreamMultiCallable[bytes, bytes]:
+    return channel.unary_stream(f"{SERVICE}/{method}")
+
+
 def check_plain(message: str) -> None:
     """A text for a person: something is there, and it isn't Python's."""
     assert len(message) > 8
@@ -34,16 +46,21 @@ def check_plain(message: str) -> None:
 
 
 async def refused(
-    cluster: Cluster, payload: bytes, method: str = "Score", *, server: Server | None = None, timeout_s: float = PATIENCE_S
+    cluster: Cluster,
+    payload: bytes,
+    method: str = "Score",
+    *,
+    server: Server | None = None,
+    timeout_s: float = PATIENCE_S,
 ) -> Refused:
     """Send bytes that must be refused."""
     async with cluster.channel(server) as channel:
         try:
             if method.startswith("Stream"):
-                stream = channel.unary_stream(f"{SERVICE}/{method}")(payload, timeout=timeout_s)
+                stream = stream_of(channel, method)(payload, timeout=timeout_s)
                 answer = b"".join([part async for part in stream])
             else:
-                answer = await channel.unary_unary(f"{SERVICE}/{method}")(payload, timeout=timeout_s)
+                answer = await unary_of(channel, method)(payload, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             seen = error_of_call(error)
             check_plain(seen.message)

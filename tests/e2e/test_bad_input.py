@@ -15,7 +15,7 @@ from ops.demo_models import DemoModel
 from tests.e2e.cluster import Cluster, wait_until
 from tests.e2e.gated_store import GatedStore
 from tests.e2e.models import Shelf
-from tests.e2e.raw import PATIENCE_S, check_plain, refused
+from tests.e2e.raw import PATIENCE_S, check_plain, refused, unary_of
 
 _WIDTH = 30
 
@@ -69,7 +69,12 @@ _REFUSALS: dict[str, tuple[ScoreRequest, str, str, str]] = {
         "INVALID_FEATURES",
         "output_names has 'margin'",
     ),
-    "long request id": (_request(request_id="i" * 129), "INVALID_ARGUMENT", "INVALID_REQUEST", "request_id is over 128"),
+    "long request id": (
+        _request(request_id="i" * 129),
+        "INVALID_ARGUMENT",
+        "INVALID_REQUEST",
+        "request_id is over 128",
+    ),
 }
 
 
@@ -197,7 +202,7 @@ async def test_a_client_that_leaves_lets_the_load_go_on(
     fresh = await shelf.fresh()
     with store.holding(fresh.uri):
         async with cluster.channel() as channel:
-            score = channel.unary_unary("/scoremesh.scoring.v1.ScoringService/Score")
+            score = unary_of(channel, "Score")
             call = score(_of(fresh.ref.tenant, fresh.ref.model, fresh.rows), timeout=PATIENCE_S)
             await asyncio.to_thread(wait_until, lambda: fresh.uri in store.asked, "the load to begin")
             assert call.cancel()

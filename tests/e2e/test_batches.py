@@ -12,6 +12,7 @@ from scoremesh.scoring.v1.scoring_pb2 import (
     ScoreBatchRequest,
     ScoreBatchResponse,
     ScoreRequest,
+    ScoreResult,
     StreamScoreBatchRequest,
     StreamScoreBatchResponse,
 )
@@ -21,7 +22,7 @@ from ops.demo_models import DemoModel
 from tests.e2e.cluster import Cluster, wait_until
 from tests.e2e.gated_store import GatedStore
 from tests.e2e.models import Fresh, Shelf
-from tests.e2e.raw import PATIENCE_S, SERVICE, check_plain
+from tests.e2e.raw import PATIENCE_S, SERVICE, check_plain, stream_of, unary_of
 
 _TUMOUR = ScoreRequest(tenant="acme", model="tumour", row_count=1, dense_double=[0.5] * 30)
 
@@ -79,8 +80,8 @@ async def test_garbage_fails_alone(cluster: Cluster, models: dict[str, DemoModel
     good = ScoreRequest(tenant="acme", model="tumour", row_count=1, dense_double=model.rows[0]).SerializeToString()
     batch = RawBatch(items=[good, _GARBAGE[what], good]).SerializeToString()
     async with cluster.channel(server) as channel:
-        answer = await channel.unary_unary(f"{SERVICE}/ScoreBatch")(batch, timeout=PATIENCE_S)
-        streamed = await _all_parts(channel.unary_stream(f"{SERVICE}/StreamScoreBatch")(batch, timeout=PATIENCE_S))
+        answer = await unary_of(channel, "ScoreBatch")(batch, timeout=PATIENCE_S)
+        streamed = await _all_parts(stream_of(channel)(batch, timeout=PATIENCE_S))
     whole = ScoreBatchResponse.FromString(answer)
     for results in (list(whole.results), sorted(streamed.results, key=lambda result: result.index)):
         assert [(result.index, result.code) for result in results] == [(0, 0), (1, 3), (2, 0)]
@@ -100,7 +101,7 @@ async def test_garbage_of_one_caller_harms_no_other(
     """Many callers at once, so that the router sends their requests together."""
     model = models["acme/tumour"]
     async with cluster.channel() as channel:
-        score = channel.unary_unary(f"{SERVICE}/Score")
+        score = unary_of(channel, "Score")
 
         async def send_garbage() -> str:
             try:
@@ -149,7 +150,7 @@ async def test_a_warm_item_is_answered_before_a_cold_one(
             StreamScoreBatchResponse.FromString,
         )
         assert [part async for part in stream(StreamScoreBatchRequest(items=[_item(warm)]), timeout=PATIENCE_S)]
-        results = []
+        results: list[ScoreResult] = []
         parts = aiter(stream(request, timeout=PATIENCE_S))
         with store.holding(cold.uri):
             while not results:
@@ -164,14 +165,12 @@ async def test_a_warm_item_is_answered_before_a_cold_one(
     assert store.asked.count(cold.uri) == 1
 
 
-async def test_items_of_a_stream_have_deadlines_of_their_own(
-    cluster: Cluster, shelf: Shelf, store: GatedStore
-) -> None:
+async def test_items_of_a_stream_have_deadlines_of_their_own(cluster: Cluster, shelf: Shelf, store: GatedStore) -> None:
     cold, warm = await shelf.fresh(), await shelf.fresh()
     request = StreamScoreBatchRequest(items=[_item(cold), _item(warm)], timeout_ms=[300, 0])
     with store.holding(cold.uri):
         async with cluster.channel() as channel:
-            stream = channel.unary_stream(f"{SERVICE}/StreamScoreBatch")
+            stream = stream_of(channel)
             parts = await _all_parts(stream(request.SerializeToString(), timeout=PATIENCE_S))
     assert {result.index: result.code for result in parts.results} == {0: 4, 1: 0}
     late = next(result for result in parts.results if result.code)
@@ -182,7 +181,7 @@ async def test_a_batch_with_too_few_times_is_refused(cluster: Cluster) -> None:
     request = StreamScoreBatchRequest(items=[_TUMOUR, _TUMOUR], timeout_ms=[100])
     for server in (cluster.routers[0], cluster.scorers[0]):
         async with cluster.channel(server) as channel:
-            stream = channel.unary_stream(f"{SERVICE}/StreamScoreBatch")
+            stream = stream_of(channel)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await _all_parts(stream(request.SerializeToString(), timeout=PATIENCE_S))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -69,25 +70,25 @@ def test_help_names_every_command() -> None:
 
 def test_the_life_of_a_model(run: Run, refuse: Run, models: dict[str, DemoModel]) -> None:
     small = models["acme/tumour-small"]
-    to = ("--tenant", "acme", "--model", "life")
-    assert run("publish", str(small.path), *to) == "published acme/life version 1 as live\n"
+    to = ("--tenant", "phoenix", "--model", "life")
+    assert run("publish", str(small.path), *to) == "published phoenix/life version 1 as live\n"
     manifest = json.loads(
         run("publish", str(models["initech/iris"].path), *to, "--version", "b", "--alias", "candidate", "-o", "json")
     )
     assert (manifest["version"], manifest["runtime"]) == ("b", "onnx")
     again = run("publish", str(models["initech/iris"].path), *to, "--version", "b", "--alias", "candidate")
-    assert again == "published acme/life version b as candidate\n"
+    assert again == "published phoenix/life version b as candidate\n"
     assert "VERSION_EXISTS" in refuse("publish", str(small.path), *to, "--version", "b")
 
-    [listed] = json.loads(run("ls", "acme", "-o", "json"))
-    assert (listed["model"], listed["aliases"]) == ("acme/life", {"candidate": "b", "live": "1"})
-    assert "acme/life  candidate=b live=1  lightgbm,onnx" in run("ls")
-    assert run("alias", "acme/life", "live=b") == "acme/life: live -> b\n"
-    assert "has no version '9'" in refuse("alias", "acme/life", "live=9")
-    described = json.loads(run("describe", "acme/life", "-o", "json"))
+    [listed] = json.loads(run("ls", "phoenix", "-o", "json"))
+    assert (listed["model"], listed["aliases"]) == ("phoenix/life", {"candidate": "b", "live": "1"})
+    assert re.search(r"^phoenix/life +candidate=b live=1 +lightgbm,onnx ", run("ls"), re.MULTILINE)
+    assert run("alias", "phoenix/life", "live=b") == "phoenix/life: live -> b\n"
+    assert "has no version '9'" in refuse("alias", "phoenix/life", "live=9")
+    described = json.loads(run("describe", "phoenix/life", "-o", "json"))
     assert described["aliases"] == {"candidate": "b", "live": "b"}
     assert [version["version"] for version in described["versions"]] == ["1", "b"]
-    text = run("describe", "acme/life")
+    text = run("describe", "phoenix/life")
     assert "live -> b" in text
     assert "probabilities: class_probabilities" in text
 

@@ -16,6 +16,7 @@ from ops.member_list import list_members
 from ops.server_process import tls_credentials
 from registry.errors import UnavailableError
 from registry.etcd import TlsFiles
+from tests.e2e.cluster import wait_until
 from tests.e2e.command import wait_all_gone
 
 
@@ -55,7 +56,8 @@ async def test_parts_restart_under_their_id_and_address(local: LocalCluster) -> 
     second = (await list_members(local.etcd, local.keys))[scorer.id]
     assert second.incarnation != first.incarnation
     scorer.stop()
-    assert psutil.Process(scorer.pid).status() == psutil.STATUS_STOPPED
+    frozen = psutil.Process(scorer.pid)
+    wait_until(lambda: frozen.status() == psutil.STATUS_STOPPED, "the scorer to be frozen")
     scorer.cont()
     await scorer.terminate()
     assert scorer.exit_code == 0

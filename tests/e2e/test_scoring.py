@@ -6,6 +6,7 @@ import uuid
 
 import numpy as np
 import pytest
+from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_DISK, ScoreRequest, ScoreResponse
 
 from client import AsyncClient, Scores
 from client.scores import Residency
@@ -14,6 +15,7 @@ from registry.model import Runtime
 from tests.e2e.cluster import Cluster
 from tests.e2e.gated_store import GatedStore
 from tests.e2e.models import Shelf
+from tests.e2e.raw import unary_of
 
 _NAMES = ("acme/tumour", "acme/cultivar", "umbrella/triage", "initech/iris", "initech/body", "acme/tumour-linear")
 _PATIENCE_S = 20.0
@@ -114,22 +116,12 @@ async def test_a_restarted_scorer_finds_its_models_on_disk(
     assert scorer.wait_end() == 0
     scorer.restart()
     cluster.wait_ready()
-    async with cluster.client() as fresh_client:
-        channel = cluster.channel(scorer)
-        async with channel:
-            from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_DISK, ScoreRequest, ScoreResponse
-
-            score = channel.unary_unary(
-                "/scoremesh.scoring.v1.ScoringService/Score",
-                ScoreRequest.SerializeToString,
-                ScoreResponse.FromString,
-            )
-            request = ScoreRequest(
-                tenant=fresh.ref.tenant, model=fresh.ref.model, row_count=8, dense_double=fresh.rows.ravel()
-            )
-            response = await score(request, timeout=_PATIENCE_S)
-        assert response.residency == RESIDENCY_DISK
-        assert list(response.outputs[0].regression.values) == fresh.expected.tolist()
-        assert store.asked.count(fresh.uri) == 1
-        after = await fresh_client.score(*fresh.ref, fresh.rows, timeout_s=_PATIENCE_S)
-        assert after.values.tobytes() == fresh.expected.tobytes()
+    request = ScoreRequest(tenant=fresh.ref.tenant, model=fresh.ref.model, row_count=8, dense_double=fresh.rows.ravel())
+    async with cluster.channel(scorer) as channel:
+        payload = await unary_of(channel, "Score")(request.SerializeToString(), timeout=_PATIENCE_S)
+    response = ScoreResponse.FromString(payload)
+    assert response.residency == RESIDENCY_DISK
+    assert list(response.outputs[0].regression.values) == fresh.expected.tolist()
+    assert store.asked.count(fresh.uri) == 1
+    after = await client.score(*fresh.ref, fresh.rows, timeout_s=_PATIENCE_S)
+    assert after.values.tobytes() == fresh.expected.tobytes()

@@ -76,7 +76,7 @@ def drain_times(log: Path) -> list[str]:
 
 
 def test_sigkill_leaves_no_process(up: StartUp) -> None:
-    running = up("--scorers", "2")
+    running = up("--dir", "kept", "--scorers", "2")
     children = running.children()
     assert len(children) == 4
     running.process.kill()

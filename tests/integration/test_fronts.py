@@ -17,10 +17,16 @@ from registry.errors import OverloadedError
 from registry.front import Call, Front, Method
 from registry.health import Health
 from registry.server import FRONTS, listen
+from registry.status import failure_of
 
 _UNARY, _STREAM = "/test.Test/Unary", "/test.Test/Stream"
 _PATIENCE_S = 20.0
 _LARGE = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+
+
+def _unary(channel: grpc.aio.Channel, path: str = _UNARY) -> _Unary:
+    return channel.unary_unary(path)
 
 
 class Served:
@@ -38,8 +44,8 @@ class Served:
         methods = [Method(_UNARY, self._unary), Method(_STREAM, self._stream, streaming=True)]
         await self.front.start([*methods, *self.health.methods()])
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.front.port}", _LARGE)
-        self.unary = self.channel.unary_unary(_UNARY)
-        self.stream = self.channel.unary_stream(_STREAM)
+        self.unary: _Unary = self.channel.unary_unary(_UNARY)
+        self.stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = self.channel.unary_stream(_STREAM)
 
     def _unary(self, call: Call) -> None:
         self._take(call)
@@ -107,7 +113,8 @@ async def test_many_calls_from_many_connections(served: Served) -> None:
     target = f"127.0.0.1:{served.front.port}"
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(target, options) for _ in range(10)]
-    calls = [channel.unary_unary(_UNARY)(b"%d" % i, timeout=_PATIENCE_S) for i in range(50) for channel in channels]
+    methods = [_unary(channel) for channel in channels]
+    calls = [method(b"%d" % i, timeout=_PATIENCE_S) for i in range(50) for method in methods]
     assert await asyncio.gather(*calls) == [b"%d" % i for i in range(50) for _ in channels]
     for channel in channels:
         await channel.close()
@@ -160,8 +167,6 @@ async def test_a_stream_may_end_without_a_message_or_fail_after_some(served: Ser
     await served.wait(lambda: len(served.calls) == 2)
     served.calls[1].respond(b"first")
     assert await reading == b"first"
-    from registry.status import failure_of
-
     served.calls[1].fail(failure_of(OverloadedError("enough")))
     assert (await _failure(anext(parts))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -181,7 +186,7 @@ async def test_slow_readers_get_all_and_hold_nobody(served: Served) -> None:
     async with grpc.aio.insecure_channel(
         f"127.0.0.1:{served.front.port}", [("grpc.use_local_subchannel_pool", 1)]
     ) as other:
-        assert await other.unary_unary(_UNARY)(b"quick", timeout=_PATIENCE_S) == b"quick"
+        assert await _unary(other)(b"quick", timeout=_PATIENCE_S) == b"quick"
     for first, stream in zip(firsts, slow, strict=True):
         parts = [first, *[part async for part in stream]]
         assert [int(part[:3]) for part in parts] == list(range(count))
@@ -236,7 +241,7 @@ async def test_a_deadline_is_told_once(served: Served) -> None:
 async def test_a_connection_that_breaks_cancels_its_calls(served: Served) -> None:
     served.unary_handler = _hold
     other = grpc.aio.insecure_channel(f"127.0.0.1:{served.front.port}", [("grpc.use_local_subchannel_pool", 1)])
-    waiting = asyncio.ensure_future(_value(other.unary_unary(_UNARY)(b"", timeout=_PATIENCE_S)))
+    waiting = asyncio.ensure_future(_value(_unary(other)(b"", timeout=_PATIENCE_S)))
     await served.wait(lambda: len(served.calls) == 1)
     await other.close()
     await asyncio.gather(waiting, return_exceptions=True)
@@ -298,7 +303,7 @@ async def test_a_message_over_the_limit(served: Served) -> None:
 
 
 async def test_an_unknown_method(served: Served) -> None:
-    error = await _failure(served.channel.unary_unary("/test.Test/None")(b"", timeout=_PATIENCE_S))
+    error = await _failure(_unary(served.channel, "/test.Test/None")(b"", timeout=_PATIENCE_S))
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -332,9 +337,7 @@ async def test_a_front_that_never_started_stops(front: str) -> None:
 
 
 async def test_nothing_is_left_behind(served: Served) -> None:
-    before = {thread.name for thread in threading.enumerate()}
     assert await served.unary(b"", timeout=_PATIENCE_S) == b""
     await served.channel.close()
     await served.front.stop()
     await served.wait(lambda: not any(t.name == "front-receive" for t in threading.enumerate()))
-    assert before
