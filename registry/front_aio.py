@@ -1,4 +1,9 @@
-"""A front on grpcio's own `grpc.aio` server: the one that speaks TLS, and that runs where `pygrpc_native` isn't."""
+"""A front on grpcio's own `grpc.aio` server, for comparison and as a way out.
+
+A limit of grpcio that the other fronts don't have: it can't ask callers to go elsewhere before it stops, and a call
+that it has read but not handed over when it stops ends as CANCELLED, which clients don't retry. So a drain under load
+may cost a few requests here.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,14 @@ from collections.abc import Callable
 
 from registry.failure import Failure
 from registry.front import Call
-from scorer.wire import field, number_field
+from scorer.wire import field, number_field, varint
+
+MAX_BATCH_ITEMS = 1024
+
+
+_INDEXES = [number_field(1, index) for index in range(MAX_BATCH_ITEMS)]
+_RESULT = b"\x0a"  # field 1, length-delimited
+_RESPONSE = b"\x32"  # field 6, length-delimited
 
 
 class WholeSink:
@@ -70,7 +77,8 @@ class PartSink:
 
 
 def _answered(index: int, response: bytes) -> bytes:
-    return field(1, number_field(1, index) + field(6, response))
+    result = _INDEXES[index] + _RESPONSE + varint(len(response)) + response
+    return _RESULT + varint(len(result)) + result
 
 
 def _refused(index: int, failure: Failure) -> bytes:

@@ -29,12 +29,11 @@ from registry.failure import Failure
 from registry.front import Call
 from registry.model import ModelRef, ModelVersion, check_name
 from registry.status import failure_of
-from scorer.batch import PartSink, WholeSink
+from scorer.batch import MAX_BATCH_ITEMS, PartSink, WholeSink
 from scorer.cache import ModelCache
 from scorer.engine import LoadedModel
 from scorer.plan import Plan, Spent
 
-MAX_BATCH_ITEMS = 1024
 _PLANS = 100_000
 _NO_LOADING = (0, 0, 0)
 _RETRY_AFTER_MS = 100

@@ -15,16 +15,21 @@ if sys.byteorder != "little":
     raise ImportError("answers are encoded from memory, which needs a little-endian machine")
 
 
-def varint(number: int) -> bytes:
-    """A non-negative integer, base 128."""
-    if number < 0x80:
-        return bytes((number,))
+def _encode_varint(number: int) -> bytes:
     out = bytearray()
     while number >= 0x80:
         out.append(number & 0x7F | 0x80)
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+_SMALL = [_encode_varint(number) for number in range(4096)]
+
+
+def varint(number: int) -> bytes:
+    """A non-negative integer, base 128."""
+    return _SMALL[number] if number < len(_SMALL) else _encode_varint(number)
 
 
 def field(number: int, payload: bytes) -> bytes:

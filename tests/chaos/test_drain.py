@@ -14,7 +14,7 @@ from tests.e2e.gated_store import GatedStore
 from tests.e2e.models import Fresh, Shelf
 
 
-@pytest.fixture(scope="module", params=["http2", "aio"])
+@pytest.fixture(scope="module", params=["http2", "native"])
 def cluster(
     request: pytest.FixtureRequest,
     etcd_server: EtcdServer,
