@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import grpc
-from scoremesh.scoring.v1.scoring_pb2 import ScoreResponse
 
 from bench import envoy
 from bench.load import PATH
@@ -33,6 +32,7 @@ from registry.model import Member
 from registry.probing import probe
 from registry.publish import Publisher
 from registry.server import FRONTS
+from scoremesh.scoring.v1.scoring_pb2 import ScoreResponse
 
 CLUSTER = "bench"
 SCORERS = 3

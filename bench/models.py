@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest
 
 from registry.model import ModelRef
+from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest
 
 TREES = 200
 LEAVES = 15

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 
 import grpc
-from scoremesh.forwarding.v1.forwarding_pb2 import ScoreRequestHead
 
 from bench.load import PATH
 from registry.etcd import Etcd
@@ -19,6 +18,7 @@ from registry.member_fold import MembersView
 from registry.members import follow_members
 from registry.process import on_stop_signals, prepare
 from router.placement import Placement
+from scoremesh.forwarding.v1.forwarding_pb2 import ScoreRequestHead
 
 DEFAULT_TIMEOUT_S = 5.0
 

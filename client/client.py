@@ -14,12 +14,12 @@ from typing import Self
 
 import grpc
 from numpy.typing import ArrayLike
-from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 from client.channel import channel_options, channel_target
 from client.codec import MalformedResponseError, ScoreItem, decode_response, encode_request
 from client.errors import ScoreError, error_of_call, error_of_result, malformed
 from client.scores import Scores
+from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 _SCORE = "/scoremesh.scoring.v1.ScoringService/Score"
 _SCORE_BATCH = "/scoremesh.scoring.v1.ScoringService/ScoreBatch"

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 from client.scores import Output, OutputKind, Residency, Scores, Timing
+from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 _LENGTH_DELIMITED = 2
 _RESIDENCIES: dict[int, Residency] = {place.value: place for place in Residency}

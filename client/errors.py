@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+
 from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 _DOMAIN = "scoremesh"

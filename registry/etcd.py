@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
-from scoremesh.etcd.v1 import etcd_pb2 as pb
-
 from registry.errors import ConflictError, EtcdHistoryGoneError, EtcdUnavailableError
 from registry.etcd_backoff import Backoff
 from registry.etcd_endpoints import COMPACT, DELETE_RANGE, PUT, RANGE, STATUS, TXN, Endpoints
 from registry.etcd_records import Changed, EtcdStatus, Gap, KeyValue, Listed, Listing, Swap, TlsFiles, prefix_end
 from registry.etcd_watch import follow
+from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 __all__ = ["Etcd", "EtcdStatus", "KeyValue", "Listing", "Swap", "TlsFiles"]
 

@@ -15,7 +15,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 from registry.errors import (
     EtcdAuthError,
@@ -29,6 +28,7 @@ from registry.errors import (
 from registry.etcd_backoff import Backoff
 from registry.etcd_faults import Fault, classify, explain
 from registry.etcd_records import TlsFiles
+from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 A = TypeVar("A", bound=Message)
 Metadata = tuple[tuple[str, str], ...]

@@ -14,12 +14,12 @@ import math
 from typing import Self, TypeAlias
 
 import grpc.aio
-from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 from registry.errors import EtcdLeaseLostError, ScoreMeshError
 from registry.etcd import Etcd
 from registry.etcd_backoff import Backoff
 from registry.etcd_endpoints import LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, LEASE_TIME_TO_LIVE, Endpoint
+from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 KeepAliveCall: TypeAlias = "grpc.aio.StreamStreamCall[pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse]"
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from scoremesh.etcd.v1 import etcd_pb2 as pb
-
 from registry.etcd_records import Changed, Deleted, KeyValue, Put
+from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 
 class Mark(Enum):

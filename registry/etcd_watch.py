@@ -15,7 +15,6 @@ from contextlib import aclosing
 from typing import TypeVar
 
 import grpc.aio
-from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 from registry.errors import EtcdAuthError, EtcdUnavailableError
 from registry.etcd_backoff import Backoff
@@ -23,6 +22,7 @@ from registry.etcd_endpoints import RANGE, WATCH, Endpoint, Endpoints
 from registry.etcd_faults import Fault, classify
 from registry.etcd_position import Mark, WatchPosition
 from registry.etcd_records import Changed, Deleted, Gap, Listed, Put, prefix_end
+from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 __all__ = ["Changed", "Deleted", "Gap", "Listed", "Put", "follow"]
 

@@ -94,6 +94,7 @@ class AioFront:
                     call.on_cancel()
                 raise
             finally:
+                call.on_cancel = None  # it refers to whoever has the call: a cycle that would keep the request's bytes
                 self._gate.leave()
 
         return run

@@ -157,14 +157,17 @@ class NativeFront:
     def _cancel(self, call_id: int) -> None:
         call = self._open.get(call_id)
         if call is not None:
+            on_cancel = call.on_cancel
             self.finish(call_id)
-            if call.on_cancel is not None:
-                call.on_cancel()
+            if on_cancel is not None:
+                on_cancel()
 
     def finish(self, call_id: int) -> bool:
         """Count a call as finished; False when it was already."""
-        if self._open.pop(call_id, None) is None:
+        call = self._open.pop(call_id, None)
+        if call is None:
             return False
+        call.on_cancel = None  # it refers to whoever has the call: a cycle that would keep the request's bytes
         self._gate.leave()
         return True
 

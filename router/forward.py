@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from math import inf
 
 from google.protobuf.message import DecodeError
-from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResult, RawResults, ScoreRequestHead
 
 from registry.errors import DeadlineError, InvalidRequestError, NoScorerError
 from registry.failure import Failure
@@ -25,6 +24,7 @@ from router.item import Item, Sink
 from router.link import Link
 from router.placement import Placement
 from router.retry import RetryPolicy
+from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResult, RawResults, ScoreRequestHead
 
 MAX_BATCH_ITEMS = 1024
 _MAX_NAME = 128

@@ -15,12 +15,12 @@ from collections import deque
 from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
-from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults
 
 from registry.failure import Code, Failure
 from router.channel import Channel, Handle
 from router.item import Item
 from router.retry import RetryPolicy
+from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults
 
 PATH = b"/scoremesh.scoring.v1.ScoringService/StreamScoreBatch"
 MAX_UNANSWERED = 4

@@ -5,7 +5,7 @@ Results are encoded by hand (`scorer.wire`), as fields `results` of ScoreBatchRe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from registry.failure import Failure
 from registry.front import Call
@@ -14,6 +14,7 @@ from scorer.wire import field, number_field, varint
 MAX_BATCH_ITEMS = 1024
 
 
+_PART_BYTES = 2 * 1024 * 1024
 _INDEXES = [number_field(1, index) for index in range(MAX_BATCH_ITEMS)]
 _RESULT = b"\x0a"  # field 1, length-delimited
 _RESPONSE = b"\x32"  # field 6, length-delimited
@@ -70,10 +71,24 @@ class PartSink:
 
     def flush(self) -> None:
         """All items have been begun: send what is in."""
-        self._call.respond(b"".join(self._ready or ()))
-        self._ready = None
+        ready, self._ready = self._ready or [], None
+        for part in _parts(ready):
+            self._call.respond(b"".join(part))
         if not self._left:
             self._call.end()
+
+
+def _parts(results: list[bytes]) -> Iterator[list[bytes]]:
+    """Results cut into messages of a size that everybody takes; at least one, which may be empty."""
+    part: list[bytes] = []
+    size = 0
+    for result in results:
+        if part and size + len(result) > _PART_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(result)
+        size += len(result)
+    yield part
 
 
 def _answered(index: int, response: bytes) -> bytes:

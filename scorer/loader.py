@@ -14,11 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns
 from typing import TypeVar
 
-from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_COLD, RESIDENCY_DISK
-
 from registry.artifacts import ArtifactStore
 from registry.errors import DigestMismatchError, ModelUnusableError, ObjectMissingError
 from registry.model import ModelVersion
+from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_COLD, RESIDENCY_DISK
 from scorer.cache import Resident
 from scorer.disk import DiskTier
 from scorer.engine import LoadedModel, engine_for

@@ -7,16 +7,18 @@ ScoreResponse. Both name the field at fault and never change the request.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest, StringColumn
 
 from registry.errors import InvalidFeaturesError
 from registry.model import ModelVersion, OutputKind, OutputSchema
+from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest, StringColumn
 from scorer.engine import Rows
 from scorer.wire import doubles, field, number_field, varint
 
+_PREFIXES = 64
 _NO_STRINGS: Mapping[str, Sequence[str]] = {}
 Encoder = Callable[[np.ndarray], bytes]
 
@@ -88,8 +90,7 @@ class Plan:
             parts += [encode(output) for encode, output in zip(self._encoders, outputs, strict=True)]
         if request.request_id:
             parts.append(field(5, request.request_id.encode()))
-        parts.append(number_field(3, residency))
-        parts.append(field(4, b"".join(number_field(place, us) for place, us in enumerate(spent, 1))))
+        parts.append(_tail(residency, spent))
         return b"".join(parts)
 
     def check_selection(self, names: Sequence[str]) -> None:
@@ -119,16 +120,41 @@ def _values(column: StringColumn, rows: int) -> Sequence[str]:
     return values
 
 
+@lru_cache(maxsize=8192)
+def _tail(residency: int, spent: Spent) -> bytes:
+    """The fields that tell where the time went; for warm models they are few different ones."""
+    timing = b"".join(number_field(place, us) for place, us in enumerate(spent, 1))
+    return number_field(3, residency) + field(4, timing)
+
+
 def _encoder(output: OutputSchema) -> Encoder:
     """Encodes one output as the field `outputs` of a ScoreResponse."""
     name = field(1, output.name.encode())
     if output.kind is OutputKind.RANKING:
         return lambda values: field(2, name + field(5, field(1, doubles(values)) + field(2, _order(values))))
     if output.kind is OutputKind.REGRESSION:
-        return lambda values: field(2, name + field(3, field(1, doubles(values))))
+        return _prefixed(lambda values: field(2, name + field(3, field(1, values))))
     number = 2 if output.kind is OutputKind.CLASS_PROBABILITIES else 4
     columns = b"".join(field(1, column.encode()) for column in output.columns)
-    return lambda values: field(2, name + field(number, columns + field(2, doubles(values))))
+    return _prefixed(lambda values: field(2, name + field(number, columns + field(2, values))))
+
+
+def _prefixed(encode: Callable[[bytes], bytes]) -> Encoder:
+    """An encoder for values that stand at the end of what `encode` makes: all before them depends on their size alone,
+    and is remembered by it.
+    """
+    prefixes: dict[int, bytes] = {}
+
+    def run(values: np.ndarray) -> bytes:
+        raw = doubles(values)
+        prefix = prefixes.get(len(raw))
+        if prefix is None:
+            prefix = encode(raw)[: -len(raw)]
+            if len(prefixes) < _PREFIXES:
+                prefixes[len(raw)] = prefix
+        return prefix + raw
+
+    return run
 
 
 def _order(scores: np.ndarray) -> bytes:

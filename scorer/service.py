@@ -15,6 +15,13 @@ from time import perf_counter_ns
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
+
+from registry.catalog import Catalog
+from registry.errors import DeadlineError, InvalidRequestError, MessageTooLargeError
+from registry.failure import Failure
+from registry.front import Call
+from registry.model import ModelRef, ModelVersion, check_name
+from registry.status import failure_of
 from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch
 from scoremesh.scoring.v1.scoring_pb2 import (
     RESIDENCY_HIT,
@@ -22,19 +29,13 @@ from scoremesh.scoring.v1.scoring_pb2 import (
     ScoreRequest,
     StreamScoreBatchRequest,
 )
-
-from registry.catalog import Catalog
-from registry.errors import DeadlineError, InvalidRequestError
-from registry.failure import Failure
-from registry.front import Call
-from registry.model import ModelRef, ModelVersion, check_name
-from registry.status import failure_of
 from scorer.batch import MAX_BATCH_ITEMS, PartSink, WholeSink
 from scorer.cache import ModelCache
 from scorer.engine import LoadedModel
 from scorer.plan import Plan, Spent
 
 _PLANS = 100_000
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _NO_LOADING = (0, 0, 0)
 _RETRY_AFTER_MS = 100
 _MAX_REQUEST_ID_BYTES = 128
@@ -113,9 +114,11 @@ class ScoringService:
         self, request: ScoreRequest, ref: ModelRef, deadline: float, answer: Answer, refuse: Refuse
     ) -> None:
         began = perf_counter_ns()
+        waiting_for = "the catalog had not yet answered"
         try:
             async with asyncio.timeout_at(deadline if deadline != inf else None):
                 version = await self._catalog.resolve(ref, request.version, request.alias)
+                waiting_for = "the model was still being loaded, which goes on,"
                 hit = self._cache.peek(version.digest) is not None
                 async with self._cache.borrow(version) as resident:
                     waited_us = (perf_counter_ns() - began) // 1000
@@ -123,7 +126,7 @@ class ScoringService:
                     loading = (waited_us, 0, 0) if hit else (waited_us, resident.fetch_us, resident.load_us)
                     answer(self._predict(request, self._plan(ref, version), resident.model, residency, loading))
         except TimeoutError:
-            text = "the model was still being loaded when the deadline passed; the load goes on"
+            text = f"{waiting_for} when the deadline passed"
             refuse(failure_of(DeadlineError(text, retry_after_ms=_RETRY_AFTER_MS)))
         except Exception as error:
             refuse(failure_of(error))
@@ -136,7 +139,12 @@ class ScoringService:
         began = perf_counter_ns()
         outputs = model.predict(rows)
         score_us = (perf_counter_ns() - began) // 1000
-        return plan.write(request, outputs, residency, Spent(*loading, score_us))
+        answer = plan.write(request, outputs, residency, Spent(*loading, score_us))
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise MessageTooLargeError(
+                f"the answer has {len(answer)} bytes, over the limit of {MAX_ANSWER_BYTES}; send fewer rows a request"
+            )
+        return answer
 
     def _plan(self, ref: ModelRef, version: ModelVersion) -> Plan:
         key = (ref.tenant, ref.model, version.version)

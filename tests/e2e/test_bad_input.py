@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-from scoremesh.scoring.v1.scoring_pb2 import ScoreBatchRequest, ScoreRequest, StringColumn
 
 from client import AsyncClient, ScoreError
 from client.scores import Residency
 from ops.demo_models import DemoModel
+from scoremesh.scoring.v1.scoring_pb2 import ScoreBatchRequest, ScoreRequest, StringColumn
 from tests.e2e.cluster import Cluster, wait_until
 from tests.e2e.gated_store import GatedStore
 from tests.e2e.models import Shelf

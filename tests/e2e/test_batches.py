@@ -7,6 +7,9 @@ import asyncio
 import grpc
 import numpy as np
 import pytest
+
+from client import AsyncClient, ScoreError, ScoreItem, Scores
+from ops.demo_models import DemoModel
 from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch
 from scoremesh.scoring.v1.scoring_pb2 import (
     ScoreBatchRequest,
@@ -16,9 +19,6 @@ from scoremesh.scoring.v1.scoring_pb2 import (
     StreamScoreBatchRequest,
     StreamScoreBatchResponse,
 )
-
-from client import AsyncClient, ScoreError, ScoreItem, Scores
-from ops.demo_models import DemoModel
 from tests.e2e.cluster import Cluster, wait_until
 from tests.e2e.gated_store import GatedStore
 from tests.e2e.models import Fresh, Shelf

@@ -6,12 +6,12 @@ import uuid
 
 import numpy as np
 import pytest
-from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_DISK, ScoreRequest, ScoreResponse
 
 from client import AsyncClient, Scores
 from client.scores import Residency
 from ops.demo_models import DemoModel
 from registry.model import Runtime
+from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_DISK, ScoreRequest, ScoreResponse
 from tests.e2e.cluster import Cluster
 from tests.e2e.gated_store import GatedStore
 from tests.e2e.models import Shelf

@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
-from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 from client import AsyncClient, Client, Residency, ScoreError, ScoreItem, Scores
+from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 _PATIENCE_S = 20.0
 

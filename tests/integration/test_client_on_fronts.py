@@ -10,12 +10,12 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 from client import AsyncClient, Client, ScoreError, Scores
 from registry.errors import DrainingError, OverloadedError
 from registry.front import Call, Front, Method
 from registry.server import listen
+from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 _PATIENCE_S = 20.0
 _Handler = Callable[[Call], None]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 from ops.etcd_server import EtcdServer, free_port
 from registry.etcd import Etcd
@@ -15,6 +14,7 @@ from registry.keys import Keys, encode
 from registry.member_fold import MembersView
 from registry.members import Announcement, follow_members
 from registry.model import Member, MemberState
+from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 MEMBER = Member(

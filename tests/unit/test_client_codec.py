@@ -8,12 +8,12 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 from client.channel import channel_target
 from client.codec import MalformedResponseError, ScoreItem, decode_response, encode_request
 from client.errors import ScoreError, error_of_result
 from client.scores import OutputKind, Residency, Timing
+from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 
 def _encode(rows: Any, **named: Any) -> pb.ScoreRequest:

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from scoremesh.etcd.v1 import etcd_pb2 as pb
-
 from registry.etcd_position import Mark, WatchPosition
 from registry.etcd_records import Changed, Deleted, KeyValue, Put
+from scoremesh.etcd.v1 import etcd_pb2 as pb
 
 
 def response(*events: pb.Event, revision: int = 100, cluster: int = 1, **fields: object) -> pb.WatchResponse:

@@ -8,8 +8,6 @@ from math import inf
 from types import MappingProxyType
 
 import pytest
-from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults
-from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest
 
 from registry.errors import InvalidRequestError
 from registry.failure import Failure
@@ -19,6 +17,8 @@ from router.item import Item
 from router.link import Link
 from router.placement import Placement
 from router.retry import RetryPolicy
+from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults
+from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest
 
 _DOWN = Failure(14, "not reachable", "SCORER_UNREACHABLE")
 _REQUEST = ScoreRequest(tenant="acme", model="m", row_count=1, dense_double=[1.0]).SerializeToString()

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResult, RawResults
 
 from registry.errors import DrainingError, InvalidRequestError
 from registry.failure import Failure
@@ -17,6 +16,7 @@ from router.channel import Channel
 from router.item import Item
 from router.link import MAX_BYTES, MAX_ITEMS, MAX_UNANSWERED, PATH, Link
 from router.retry import RetryPolicy
+from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResult, RawResults
 
 
 class _Sink:

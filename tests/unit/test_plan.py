@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 from registry.errors import InvalidFeaturesError
 from registry.model import ModelSchema, ModelVersion, OutputKind, OutputSchema, Runtime
+from scoremesh.scoring.v1 import scoring_pb2 as pb
 from scorer.plan import Plan, Spent
 
 _OUTPUTS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from scoremesh.scoring.v1.scoring_pb2 import Ranking, Regression, ScoreResult, StringColumn, Timing
 
+from scoremesh.scoring.v1.scoring_pb2 import Ranking, Regression, ScoreResult, StringColumn, Timing
 from scorer.wire import doubles, field, number_field, varint
 
 _U32 = st.integers(0, 2**32 - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
+
 from scoremesh.forwarding.v1 import forwarding_pb2 as raw
 from scoremesh.scoring.v1 import scoring_pb2 as pb
 
