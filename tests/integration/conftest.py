@@ -93,7 +93,7 @@ def keys() -> Keys:
 def wait_until() -> WaitUntil:
     async def wait(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):
-            while not condition():  # noqa: ASYNC110 - conditions of other processes set no event
+            while not condition():
                 await asyncio.sleep(0.01)
 
     return wait

@@ -124,7 +124,7 @@ def state_of(channel: Channel) -> State:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
-        while not condition():  # noqa: ASYNC110 - the state of a channel has no event of its own
+        while not condition():
             await asyncio.sleep(0.005)
 
 
