@@ -77,7 +77,7 @@ class RequestHeadDecoder:
             return self._look_up(block)
         start = at + len(_TIMEOUT_NAME) + 1
         size = block[start - 1] if start <= len(block) else 0xFF
-        if size > 9:  # Huffman-coded, or no timeout at all
+        if size > 9 or start + size > len(block):  # Huffman-coded, or no timeout at all
             return self._decode(block)
         head = self._look_up(block[: at - 1] + block[start + size :])[0]
         return head, parse_timeout(block[start : start + size])
