@@ -59,6 +59,7 @@ class Call:
     def respond(self, payload: bytes) -> None:
         peer = self._peer
         if peer.finish(self._id):
+            self.on_cancel = None  # it refers to whoever has the call: a cycle that would keep the request's bytes
             peer.answers.respond(self._id, payload)
             peer.flush_soon()
 
@@ -68,19 +69,23 @@ class Call:
     def fail(self, failure: Failure) -> None:
         peer = self._peer
         if peer.finish(self._id):
+            self.on_cancel = None
             peer.answers.fail(self._id, failure, trailers(failure))
             peer.flush_soon()
 
     def give_up(self, failure: Failure) -> None:
         """Fail the call and tell its handler that nobody waits any more."""
+        on_cancel = self.on_cancel
         self.fail(failure)
+        self.on_cancel = on_cancel
         self.cancel()
 
     def cancel(self) -> None:
         """Tell the handler, after the call was finished by others."""
-        if self.on_cancel is not None:
+        on_cancel, self.on_cancel = self.on_cancel, None
+        if on_cancel is not None:
             try:
-                self.on_cancel()
+                on_cancel()
             except Exception:
                 _log.exception("the end of a cancelled call failed")
 
@@ -96,6 +101,7 @@ class StreamCall(Call):
 
     def end(self) -> None:
         if self._peer.finish(self._id):
+            self.on_cancel = None
             self._peer.answers.end(self._id)
             self._peer.flush_soon()
 

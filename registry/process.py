@@ -42,6 +42,20 @@ def run(main: Coroutine[None, None, None]) -> None:
         runner.run(main)
 
 
+async def until_stopped(stop: asyncio.Event, *essential: asyncio.Task[None]) -> None:
+    """Wait until `stop` is set. When a task ends without which the server is of no use, its error is raised: a process
+    that looks alive and isn't is worse than one that ends and says why.
+    """
+    waiter = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({waiter, *essential}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiter.cancel()
+    for task in essential:
+        if task.done():
+            task.result()
+
+
 def _die_with_parent() -> None:
     """Ask the kernel for a SIGKILL when the parent ends, so that nothing survives a killed local cluster."""
     parent = os.environ.get(PARENT_VARIABLE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from registry.process import on_stop_signals, prepare, run
+from registry.process import on_stop_signals, prepare, run, until_stopped
 from router.config import RouterConfig, parse
 from router.server import Router
 
@@ -13,10 +13,10 @@ async def serve(config: RouterConfig) -> None:
     """Serve until a signal; prints the address on standard output when calls are taken."""
     stop = on_stop_signals()
     router = Router(config)
-    async with router.running():
+    async with router.running() as follower:
         host = config.listen.rpartition(":")[0]
         print(f"router listening on {host}:{router.front.port}", flush=True)  # noqa: T201 - for whoever started it
-        await stop.wait()
+        await until_stopped(stop, follower)
 
 
 def main() -> None:

@@ -52,15 +52,15 @@ class Router:
         )
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Serve inside this context; leaving it drains and stops."""
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Serve inside this context; leaving it drains and stops. Gives the task without which it's of no use."""
         config = self._config
         etcd = Etcd(config.etcd, user=config.etcd_user, password=config.etcd_password, tls=config.etcd_tls)
         self._health.set_ready(False)
         await self.front.start([*methods(self._forwarder), *self._health.methods()])
         follower = asyncio.create_task(follow_members(etcd, Keys(config.cluster), self._on_view))
         try:
-            yield
+            yield follower
         finally:
             await self._drain()
             follower.cancel()

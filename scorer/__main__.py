@@ -6,7 +6,7 @@ import os
 import sys
 
 from registry.errors import ScoreMeshError
-from registry.process import on_stop_signals, prepare, run
+from registry.process import on_stop_signals, prepare, run, until_stopped
 from scorer.config import ScorerConfig, of_worker, parse
 from scorer.server import Scorer
 from scorer.supervisor import Supervisor
@@ -16,9 +16,9 @@ async def serve(config: ScorerConfig) -> None:
     """Serve until a signal; prints the address on standard output when calls are taken."""
     stop = on_stop_signals()
     scorer = Scorer(config)
-    async with scorer.running():
+    async with scorer.running() as follower:
         print(f"scorer {scorer.member.id} listening on {scorer.member.address}", flush=True)  # noqa: T201 - for whoever started it
-        await stop.wait()
+        await until_stopped(stop, follower)
 
 
 def main() -> None:

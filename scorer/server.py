@@ -83,14 +83,14 @@ class Scorer:
         )
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Serve inside this context; leaving it drains and stops."""
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Serve inside this context; leaving it drains and stops. Gives the task without which it's of no use."""
         self._health.set_ready(False)
         await self.front.start([*methods(self._service), *self._health.methods()])
         follower = asyncio.create_task(self._catalog.run())
         self._announcement.start()
         try:
-            yield
+            yield follower
         finally:
             await self._drain()
             follower.cancel()
