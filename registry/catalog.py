@@ -79,9 +79,18 @@ class Catalog:
             return _by_version(ref, entry, version)
 
     async def run(self) -> None:
-        """Follow the watch until cancelled. What else stops it (say a wrong password) comes in an ExceptionGroup; then
-        nothing is kept up to date any more, and the process should end.
+        """Follow the watch until cancelled. A refusal (a password that was changed, say) is logged and tried again: what
+        is held goes on answering.
         """
+        backoff = Backoff()
+        while True:
+            try:
+                await self._follow()
+            except* ScoreMeshError as refused:
+                _log.error("can't follow the models: %s", refused.exceptions[0])
+            await backoff.pause()
+
+    async def _follow(self) -> None:
         refresh: asyncio.Task[None] | None = None
         async with aclosing(self._etcd.watch_changes(self._keys.models_prefix)) as events, asyncio.TaskGroup() as tasks:
             async for event in events:
