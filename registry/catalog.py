@@ -79,9 +79,8 @@ class Catalog:
             return _by_version(ref, entry, version)
 
     async def run(self) -> None:
-        """Follow the watch until cancelled. A refusal (a password that was changed, say) is logged and tried again: what
-        is held goes on answering.
-        """
+        """Follow the watch until cancelled. A refusal (a password that was changed, say) is logged and tried again:
+        what is held goes on answering. """
         backoff = Backoff()
         while True:
             try:
