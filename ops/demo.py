@@ -96,8 +96,8 @@ async def _score(
         victim.kill()
         traffic.phase = 1
         await _send(traffic, tally, requests // 3, progress)
+        traffic.phase = 2  # before the restart: it serves as soon as it's announced
         await victim.restart()
-        traffic.phase = 2
         await _send(traffic, tally, requests // 3, progress)
         await _wait_for_return(traffic, tally, victim)
     return victim

@@ -95,17 +95,17 @@ class Http2Front:
         try:
             for peer in list(self.peers):
                 peer.close(_STOPPED)
-            await self._wait_closed()
+            await self._wait_closed(_CLOSE_S)
         finally:
             for peer in list(self.peers):
                 peer.abort()
-        await asyncio.sleep(0)  # let the transports tell their protocols
+        await self._wait_closed(_CLOSE_S)  # the transports tell their protocols in later turns of the loop
 
-    async def _wait_closed(self) -> None:
+    async def _wait_closed(self, timeout_s: float) -> None:
         loop = asyncio.get_running_loop()
-        until = loop.time() + _CLOSE_S
+        until = loop.time() + timeout_s
         while self.peers and loop.time() < until:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.005)
 
 
 def _bind(address: str) -> socket.socket:

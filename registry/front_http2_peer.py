@@ -121,7 +121,7 @@ class Peer(asyncio.Protocol):
         self._scheduled = False
         self._heard = False
         self._last_sign_at = self._born_at = self._loop.time()
-        self._pinged = False
+        self._pinged_at = inf
         self._unwritten_bytes = 0
         self._close_by = inf  # on the way out, when it is to be gone
         self._mute = False  # nothing can be written any more
@@ -227,24 +227,25 @@ class Peer(asyncio.Protocol):
         self._h2.calm_down()
         patience = self._front.patience
         if self._shows_life():
-            self._last_sign_at, self._pinged = now, False
-        silent_s = now - self._last_sign_at
+            self._last_sign_at, self._pinged_at = now, inf
         never_greeted = not self._h2.greeted and now - self._born_at > patience.greeting_s
-        if never_greeted or now > self._close_by or silent_s > patience.silence_s + patience.answer_s:
+        if never_greeted or now > self._close_by or now - self._pinged_at > patience.answer_s:
             self.abort()
-        elif silent_s > patience.silence_s and not self._pinged:
-            self._pinged = True
+        elif now - self._last_sign_at > patience.silence_s and self._pinged_at == inf:
+            self._pinged_at = now
             self._h2.ping()
             self._flush()
 
     def _shows_life(self) -> bool:
         """Bytes came, or bytes that wait for the peer became fewer."""
         heard, self._heard = self._heard, False
-        before, self._unwritten_bytes = self._unwritten_bytes, self._buffered_bytes()
+        before, self._unwritten_bytes = self._unwritten_bytes, self.waiting_bytes()
         return heard or self._unwritten_bytes < before
 
-    def _buffered_bytes(self) -> int:
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+    def waiting_bytes(self) -> int:
+        """What this side holds for the peer, apart from answers that wait for an HTTP/2 window."""
+        unwritten = sum(map(len, self.answers.output))
+        return unwritten if self._transport is None else unwritten + self._transport.get_write_buffer_size()
 
     # --- output ---
 
@@ -261,20 +262,21 @@ class Peer(asyncio.Protocol):
         if self.answers.output:
             self._transport.write(self.answers.take_output())
         if self._close_by != inf and not self._paused and not self.answers.blocked:
-            self._mute = True
             self._hang_up(self._transport)
 
     def _hang_up(self, transport: asyncio.Transport) -> None:
         """Closing a socket on which bytes of the peer wait unread would reset the connection, and with it the answers
-        that aren't there yet. So end only this direction, where that's possible, and let the peer close.
+        that aren't there yet. So end only this direction, and let the peer close. TLS has no such half; there the
+        GOAWAY alone tells the peer to close. `check` and `Http2Front.stop` don't wait for ever.
         """
-        if not transport.can_write_eof() or self._h2.failed:
+        if self._h2.failed:
             transport.close()
-            return
-        try:
-            transport.write_eof()
-        except OSError:  # the peer has closed already
-            transport.abort()
+        elif transport.can_write_eof():
+            self._mute = True
+            try:
+                transport.write_eof()
+            except (OSError, RuntimeError):  # the peer has closed already, as asyncio and uvloop say it
+                transport.abort()
 
     def go_away(self) -> None:
         """Ask the peer to use another connection."""
@@ -290,7 +292,7 @@ class Peer(asyncio.Protocol):
 
     def _leave(self) -> None:
         self._close_by = min(self._close_by, self._loop.time() + self._front.patience.goodbye_s)
-        if self._transport is not None:
+        if self._transport is not None and self._transport.can_write_eof():
             self._transport.set_write_buffer_limits(0)  # `resume_writing` then means that all is written
         self._flush()
 
