@@ -80,7 +80,8 @@ class Catalog:
 
     async def run(self) -> None:
         """Follow the watch until cancelled. A refusal (a password that was changed, say) is logged and tried again:
-        what is held goes on answering. """
+        what is held goes on answering.
+        """
         backoff = Backoff()
         while True:
             try:

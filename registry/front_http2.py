@@ -17,7 +17,8 @@ from ssl import SSLContext
 
 from registry.failure import Code, Failure
 from registry.front import Gate, Method, wait_idle, wait_quiet
-from registry.front_http2_peer import DEFAULT_PATIENCE, Call, Patience, Peer, StreamCall
+from registry.front_http2_call import Call, StreamCall
+from registry.front_http2_peer import DEFAULT_PATIENCE, Patience, Peer
 
 _SWEEP_S = 0.05
 _CHECK_S = 1.0

@@ -22,10 +22,11 @@ from registry.http2.request_head import ANSWER_HEAD, OK_TRAILERS, trailers_block
 from registry.http2.server_stream import ServerStream, ServerStreams
 
 _PREFIX_BYTES: Final = h2f.PREFIX.size
+_END_HEADERS: Final = h2f.END_HEADERS
 _END: Final = h2f.END_HEADERS | h2f.END_STREAM
 # The frames before the message of an answer that fits in one, and those after it.
-_BEFORE: Final = struct.Struct(f">IBI{len(ANSWER_HEAD)}sIBIBI")
-_AFTER: Final = struct.Struct(f">IBI{len(OK_TRAILERS)}s")
+_pack_before: Final = struct.Struct(f">IBI{len(ANSWER_HEAD)}sIBIBI").pack
+_pack_after: Final = struct.Struct(f">IBI{len(OK_TRAILERS)}s").pack
 _HEAD_WORD: Final = len(ANSWER_HEAD) << 8 | h2f.HEADERS
 _TRAILERS_WORD: Final = len(OK_TRAILERS) << 8 | h2f.HEADERS
 
@@ -59,14 +60,16 @@ class Answers:
             self.end(stream_id)
             return
         self._window -= size
-        self._streams.drop(stream_id)
-        data_word = size << 8 | h2f.DATA
+        if stream.held_bytes:
+            self._streams.release(stream)
+        del self._open[stream_id]
+        # The frames' types and flags stand as numbers, for this is the path of most answers: DATA is 0.
         self.output += (
-            _BEFORE.pack(
-                _HEAD_WORD, h2f.END_HEADERS, stream_id, ANSWER_HEAD, data_word, 0, stream_id, 0, size - _PREFIX_BYTES
+            _pack_before(
+                _HEAD_WORD, _END_HEADERS, stream_id, ANSWER_HEAD, size << 8, 0, stream_id, 0, size - _PREFIX_BYTES
             ),
             payload,
-            _AFTER.pack(_TRAILERS_WORD, _END, stream_id, OK_TRAILERS),
+            _pack_after(_TRAILERS_WORD, _END, stream_id, OK_TRAILERS),
         )
 
     def send(self, stream_id: int, payload: bytes) -> None:

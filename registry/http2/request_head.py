@@ -4,7 +4,8 @@ Source: PROTOCOL-HTTP2.md of the gRPC project; RFC 7541 (HPACK).
 
 This side announces HEADER_TABLE_SIZE 0. Once the peer has acknowledged that and has shrunk its table to 0, blocks no
 longer depend on each other, and a decoded block is remembered by its bytes. A deadline differs from request to request,
-so the field `grpc-timeout`, where it stands in plain bytes, is cut out of the block before it's looked up.
+so the field `grpc-timeout`, where it stands in plain bytes, is cut out of the block before it's looked up. A block
+that isn't remembered, as with trace ids, is scanned for the fields that count; HPACK's whole decoder takes the unusual.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from urllib.parse import quote
 
 from hpack import Decoder, HPACKError, OversizedHeaderListError
 
+from registry.http2.field_scan import scan
 from registry.http2.frames import indexed_name, literal
 
 _MAX_REMEMBERED = 256
@@ -100,6 +102,9 @@ class RequestHeadDecoder:
         return decoded
 
     def _decode(self, block: bytes) -> Decoded:
+        scanned = scan(block) if self._tableless else None
+        if scanned is not None:
+            return read_request_head(scanned)
         try:
             fields = dict(self._hpack.decode(block, raw=True))
         except OversizedHeaderListError as error:

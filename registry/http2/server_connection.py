@@ -24,14 +24,17 @@ from registry.http2.answers import Answers
 from registry.http2.errors import PeerError
 from registry.http2.reader import FrameReader, strip_padding
 from registry.http2.request_head import BlockError, RequestHead, RequestHeadDecoder, http_refusal_block
-from registry.http2.server_events import Cancelled, Event, Request, Unreadable
-from registry.http2.server_stream import RequestError, ServerStream, ServerStreams
+from registry.http2.server_events import Cancelled, Event, Request
+from registry.http2.server_stream import ServerStream, ServerStreams
 
 MAX_STREAMS = 1000
 _CONNECTION_WINDOW_BYTES = 64 * 2**20
 _MAX_STRAIN = 2000  # between two calls of `calm_down`
 _SETTINGS_STRAIN = 20  # a SETTINGS frame changes the windows of all streams
+_GRANT_BYTES = _CONNECTION_WINDOW_BYTES // 2  # granted anew in pieces of this size
 _PREFIX_BYTES = h2f.PREFIX.size
+_END_STREAM = h2f.END_STREAM
+_unpack_prefix = h2f.PREFIX.unpack_from
 
 
 class ServerConnection:
@@ -62,7 +65,7 @@ class ServerConnection:
         self._preface = h2f.PREFACE
         self._reader = FrameReader()
         self._decoder = RequestHeadDecoder()
-        self._streams = ServerStreams()
+        self._streams = ServerStreams(max_message_bytes)
         self._open = self._streams.by_id
         self._events: list[Event] = []
         self._last_id = 0  # of the streams that the peer opened
@@ -139,7 +142,7 @@ class ServerConnection:
         self._served_id = stream_id
         stream = ServerStream(head.path, timeout_s, head.encoding, self.answers.stream_window)
         self._open[stream_id] = stream
-        if flags & h2f.END_STREAM or head.http_status != 200:
+        if flags & _END_STREAM or head.http_status != 200:
             self._on_odd_headers(flags, stream_id, stream, head)
 
     def _on_odd_headers(self, flags: int, stream_id: int, stream: ServerStream, head: RequestHead) -> None:
@@ -164,38 +167,32 @@ class ServerConnection:
             self._half_close(stream_id, stream)
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._ungranted += len(payload)
-        if self._ungranted >= _CONNECTION_WINDOW_BYTES // 2:
+        size = len(payload)
+        self._ungranted += size
+        if self._ungranted >= _GRANT_BYTES:
             self.answers.output.append(h2f.window_update(0, self._ungranted))
             self._ungranted = 0
         stream = self._open.get(stream_id)
         if stream is None or stream.deaf or stream.half_closed:
             self._on_unwanted_data(flags, stream_id, stream)
-        elif flags == h2f.END_STREAM and not stream.partial and len(payload) >= _PREFIX_BYTES:
-            compressed, size = h2f.PREFIX.unpack_from(payload)
-            if compressed or size != len(payload) - _PREFIX_BYTES or size > self._max_message_bytes:
-                self._on_piece(flags, stream_id, stream, payload)
+            return
+        if flags == _END_STREAM and size >= _PREFIX_BYTES and not stream.partial:
+            compressed, message_bytes = _unpack_prefix(payload)
+            if not compressed and message_bytes == size - _PREFIX_BYTES and message_bytes <= self._max_message_bytes:
+                # The usual request: its message is in one frame.
+                stream.half_closed = True
+                self._events.append(Request(stream_id, stream.path, stream.timeout_s, payload[_PREFIX_BYTES:]))
                 return
-            # The usual request: its message is in one frame.
-            stream.half_closed = True
-            self._events.append(Request(stream_id, stream.path, stream.timeout_s, payload[_PREFIX_BYTES:]))
-        else:
-            self._on_piece(flags, stream_id, stream, payload)
+        self._on_piece(flags, stream_id, stream, payload)
 
     def _on_piece(self, flags: int, stream_id: int, stream: ServerStream, payload: bytes) -> None:
         data = strip_padding(payload) if flags & h2f.PADDED else payload
         ends = flags & h2f.END_STREAM
         if len(data) < len(payload) and not ends:  # the stream's window is made for a message without padding
             self.answers.output.append(h2f.window_update(stream_id, len(payload) - len(data)))
-        try:
-            self._streams.hold(stream, len(data))
-            stream.add(data, self._max_message_bytes)
-        except RequestError as error:
-            stream.half_closed = bool(ends)
-            self._on_unreadable(stream_id, stream, error)
-            return
-        if ends:
-            self._half_close(stream_id, stream)
+        event = self._streams.take(stream_id, stream, data, bool(ends))
+        if event is not None:
+            self._events.append(event)
 
     def _on_unwanted_data(self, flags: int, stream_id: int, stream: ServerStream | None) -> None:
         self._check_was_opened(stream_id)
@@ -207,21 +204,9 @@ class ServerConnection:
 
     def _half_close(self, stream_id: int, stream: ServerStream) -> None:
         """The whole request is here."""
-        stream.half_closed = True
-        if stream.deaf:
-            return
-        try:
-            payload = stream.message(self._max_message_bytes)
-            # A small message may have become a large one.
-            self._streams.hold(stream, max(0, len(payload) - stream.held_bytes))
-        except RequestError as error:
-            self._on_unreadable(stream_id, stream, error)
-            return
-        self._events.append(Request(stream_id, stream.path, stream.timeout_s, payload))
-
-    def _on_unreadable(self, stream_id: int, stream: ServerStream, error: RequestError) -> None:
-        self._streams.release(stream)
-        self._events.append(Unreadable(stream_id, error.failure))
+        event = self._streams.finish(stream_id, stream)
+        if event is not None:
+            self._events.append(event)
 
     def _on_rst_stream(self, _flags: int, stream_id: int, _payload: bytes) -> None:
         stream = self._open.get(stream_id)

@@ -11,6 +11,7 @@ import zlib
 
 from registry.failure import Code, Failure
 from registry.http2.frames import PREFIX
+from registry.http2.server_events import Request, Unreadable
 
 MAX_HELD_BYTES = 128 * 2**20
 _PREFIX_BYTES = PREFIX.size
@@ -95,14 +96,41 @@ class ServerStream:
 class ServerStreams:
     """The open streams of a connection."""
 
-    __slots__ = ("by_id", "held_bytes")
+    __slots__ = ("_max_message_bytes", "by_id", "held_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
         self.by_id: dict[int, ServerStream] = {}
         self.held_bytes = 0
 
-    def hold(self, stream: ServerStream, size: int) -> None:
-        """Count `size` more bytes of a stream's request. Raises RequestError where all together become too many."""
+    def take(self, stream_id: int, stream: ServerStream, data: bytes, ends: bool) -> Request | Unreadable | None:
+        """A piece of a request came. Returns the request if this is its end."""
+        try:
+            self._hold(stream, len(data))
+            stream.add(data, self._max_message_bytes)
+        except RequestError as error:
+            stream.half_closed = ends
+            return self._unreadable(stream_id, stream, error)
+        return self.finish(stream_id, stream) if ends else None
+
+    def finish(self, stream_id: int, stream: ServerStream) -> Request | Unreadable | None:
+        """The peer has sent all it will on a stream. None where the request isn't wanted any more."""
+        stream.half_closed = True
+        if stream.deaf:
+            return None
+        try:
+            payload = stream.message(self._max_message_bytes)
+            # A small message may have become a large one.
+            self._hold(stream, max(0, len(payload) - stream.held_bytes))
+        except RequestError as error:
+            return self._unreadable(stream_id, stream, error)
+        return Request(stream_id, stream.path, stream.timeout_s, payload)
+
+    def _unreadable(self, stream_id: int, stream: ServerStream, error: RequestError) -> Unreadable:
+        self.release(stream)
+        return Unreadable(stream_id, error.failure)
+
+    def _hold(self, stream: ServerStream, size: int) -> None:
         if self.held_bytes + size > MAX_HELD_BYTES:
             text = "this connection has too many large requests open at once"
             raise RequestError(Failure(Code.RESOURCE_EXHAUSTED, text, "OVERLOADED"))

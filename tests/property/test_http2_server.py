@@ -189,6 +189,8 @@ def test_all_messages_arrive_whole_and_no_window_is_exceeded(
     # Tiny pieces of large messages only make the test slow.
     total = sum(plan.request + sum(plan.answers) for plan in calls)
     window, fragment, cut = max(window, total // 300), max(fragment, total // 300), max(cut, total // 1000)
+    if early:
+        max_frame = 16_384  # h2 obeys its own acknowledged frame size only in the bytes that it's fed later
     server, oracle = started(window, max_frame, fragment, pad)
     if not early:  # else the first requests still use the client's header table
         exchange(server, oracle, {}, cut)

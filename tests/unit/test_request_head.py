@@ -12,6 +12,7 @@ from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from registry.http2 import request_head
+from registry.http2.field_scan import scan
 from registry.http2.frames import indexed_name, literal
 from registry.http2.request_head import BlockError, RequestHead, RequestHeadDecoder, parse_timeout, trailers_block
 
@@ -38,15 +39,14 @@ def tableless() -> RequestHeadDecoder:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The blocks that really were decoded, not looked up."""
+    """The blocks that were really read, not looked up."""
     blocks: list[bytes] = []
 
-    class Counting(hpack.Decoder):
-        def decode(self, data: bytes, raw: bool = False) -> Iterable[hpack.HeaderTuple]:
-            blocks.append(data)
-            return super().decode(data, raw)
+    def counting(block: bytes) -> dict[bytes, bytes] | None:
+        blocks.append(block)
+        return scan(block)
 
-    monkeypatch.setattr(request_head, "Decoder", Counting)
+    monkeypatch.setattr(request_head, "scan", counting)
     return blocks
 
 
@@ -123,7 +123,6 @@ def test_remembered_blocks_are_bounded(decoded: list[bytes]) -> None:
         b"\x00",
         b"\x00\x05ab",
         b"\x00\x01a\x7f\xff\xff\xff\xff\x0f",  # a value longer than its block
-        b"\x00\x81\xff\x00",  # no Huffman code
         literals(PLAIN) + b"\x20",  # a table size after a field
         b"\x3f\xe2\x1f",  # a table of 4097 bytes
         literals(PLAIN) + b"\x00\x0cgrpc-timeout",
@@ -135,6 +134,13 @@ def test_blocks_that_break_hpack_end_the_connection(block: bytes) -> None:
     for decoder in (RequestHeadDecoder(), tableless()):
         with pytest.raises(BlockError):
             decoder.decode(block)
+
+
+def test_a_field_that_does_not_count_is_looked_into_only_while_it_may_go_into_a_table() -> None:
+    block = literals(PLAIN) + b"\x00\x81\xff\x00"  # no Huffman code
+    with pytest.raises(BlockError):
+        RequestHeadDecoder().decode(block)
+    assert tableless().decode(block) == (HEAD, None)
 
 
 def test_too_many_fields() -> None:
