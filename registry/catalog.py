@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
-from typing import Any, TypeVar, cast
+from functools import partial
 
 import msgspec
 
@@ -28,12 +28,12 @@ from registry.errors import (
 from registry.etcd import Etcd
 from registry.etcd_backoff import Backoff
 from registry.etcd_records import Changed, Put
+from registry.flight import Flight
 from registry.keys import Keys, decode_model
 from registry.library import Library
 from registry.model import LIVE, ModelRecord, ModelRef, ModelSchema, ModelVersion
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 _REFRESHERS = 8
 
 
@@ -45,7 +45,8 @@ class Catalog:
         self._keys = keys
         self._library = Library(store)
         self._fold = CatalogFold(capacity)
-        self._flights: dict[Hashable, asyncio.Task[Any]] = {}
+        self._records: Flight[ModelRef, Entry] = Flight()
+        self._versions: Flight[tuple[Entry, str], ModelVersion | None] = Flight()
         self._capacity = capacity
         self._schemas: dict[ModelSchema, ModelSchema] = {}
         # The version that (model, version, alias) means, if memory knows; else None, and `resolve` has the answer or
@@ -67,12 +68,12 @@ class Catalog:
         while True:
             entry = self._fold.find(ref)
             if entry is None:
-                entry = await self._share(ref, self._read_record, ref)
+                entry = await self._records.do(ref, partial(self._read_record, ref))
             if not version:
                 return _by_alias(ref, entry, alias or LIVE)
             if version not in entry.versions:
                 # The entry is part of the name: who came after an event must not join a read from before it.
-                found = await self._share((entry, version), self._read_version, ref, version)
+                found = await self._versions.do((entry, version), partial(self._read_version, ref, version))
                 if found is None and self._fold.find(ref) not in {entry, None}:
                     continue  # An event passed while we read; what was missing may have been published by now.
                 entry.remember(version, found)
@@ -104,23 +105,8 @@ class Catalog:
 
     async def aclose(self) -> None:
         """Cancel the reads that are under way."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
-
-    async def _share(self, name: Hashable, read: Callable[..., Coroutine[Any, Any, _T]], *args: object) -> _T:
-        """Make a read once for all who ask for it meanwhile. It goes on when the one who began it is cancelled."""
-        flight = self._flights.get(name)
-        if flight is None:
-            flight = self._flights[name] = asyncio.create_task(read(*args))
-            flight.add_done_callback(lambda done: self._land(name, done))
-        return cast("_T", await asyncio.shield(flight))
-
-    def _land(self, name: Hashable, flight: asyncio.Task[Any]) -> None:
-        del self._flights[name]
-        if not flight.cancelled():
-            flight.exception()  # Marks it as seen: all who waited may be gone.
+        await self._records.aclose()
+        await self._versions.aclose()
 
     async def _read_record(self, ref: ModelRef) -> Entry:
         entry: Entry | None = None
@@ -193,7 +179,7 @@ class Catalog:
             backoff = Backoff()
             while self._fold.wants(ref):
                 try:
-                    await self._share(ref, self._read_record, ref)
+                    await self._records.do(ref, partial(self._read_record, ref))
                     break
                 except UnavailableError as error:
                     _log.warning("can't refresh model %s yet: %s", ref, error.message)
