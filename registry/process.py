@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import importlib.util
@@ -10,7 +11,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 PARENT_VARIABLE = "SCOREMESH_PARENT_PID"
@@ -40,6 +43,36 @@ def run(main: Coroutine[None, None, None]) -> None:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main)
+
+
+def end_with(main: Callable[[], None]) -> NoReturn:
+    """Run `main` and end the process with its status at once, without the interpreter's own end.
+
+    A native thread that still holds a Python object (obstore's, after an object that is missing) takes the GIL to drop
+    it, and a thread that does so while the interpreter ends takes the process with it: 18 of 120 `scoremesh describe`
+    of an unknown model ended with SIGABRT or SIGSEGV on a busy machine, their work done and printed.
+    """
+    status = 1
+    try:
+        main()
+        status = 0
+    except SystemExit as leave:
+        status = _status(leave.code)
+    except BaseException:
+        traceback.print_exc()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    os._exit(status)
+
+
+def _status(code: object) -> int:
+    """What the interpreter itself makes of `sys.exit(code)`."""
+    if code is None or isinstance(code, int):
+        return int(code or 0) & 0xFF
+    print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+    return 1
 
 
 async def until_stopped(stop: asyncio.Event, *essential: asyncio.Task[None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from registry.process import on_stop_signals, prepare, run, until_stopped
+from registry.process import end_with, on_stop_signals, prepare, run, until_stopped
 from router.config import RouterConfig, parse
 from router.server import Router
 
@@ -29,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

@@ -6,7 +6,7 @@ import os
 import sys
 
 from registry.errors import ScoreMeshError
-from registry.process import on_stop_signals, prepare, run, until_stopped
+from registry.process import end_with, on_stop_signals, prepare, run, until_stopped
 from scorer.config import ScorerConfig, of_worker, parse
 from scorer.server import Scorer
 from scorer.supervisor import Supervisor
@@ -40,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)
