@@ -19,7 +19,7 @@ RESIDENCY_DISK: Residency
 RESIDENCY_COLD: Residency
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("tenant", "model", "version", "alias", "row_count", "dense_float", "dense_double", "string_columns", "request_id", "output_names")
+    __slots__ = ("tenant", "model", "version", "alias", "row_count", "dense_float", "dense_double", "string_columns", "request_id", "output_names", "entity_key")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class ScoreRequest(_message.Message):
     STRING_COLUMNS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_NAMES_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_KEY_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     model: str
     version: str
@@ -40,7 +41,8 @@ class ScoreRequest(_message.Message):
     string_columns: _containers.RepeatedCompositeFieldContainer[StringColumn]
     request_id: str
     output_names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., alias: _Optional[str] = ..., row_count: _Optional[int] = ..., dense_float: _Optional[_Iterable[float]] = ..., dense_double: _Optional[_Iterable[float]] = ..., string_columns: _Optional[_Iterable[_Union[StringColumn, _Mapping]]] = ..., request_id: _Optional[str] = ..., output_names: _Optional[_Iterable[str]] = ...) -> None: ...
+    entity_key: str
+    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., alias: _Optional[str] = ..., row_count: _Optional[int] = ..., dense_float: _Optional[_Iterable[float]] = ..., dense_double: _Optional[_Iterable[float]] = ..., string_columns: _Optional[_Iterable[_Union[StringColumn, _Mapping]]] = ..., request_id: _Optional[str] = ..., output_names: _Optional[_Iterable[str]] = ..., entity_key: _Optional[str] = ...) -> None: ...
 
 class StringColumn(_message.Message):
     __slots__ = ("name", "values", "dictionary", "codes")
