@@ -1,7 +1,8 @@
-"""The object store, as the project uses it: create once, read, list, delete.
+"""The object store, as the project uses it: create once, read, list, delete, one or many at a time. Opened by
+`registry.store_urls`.
 
-Contract: `create` is all or nothing and never replaces. On S3 it is one conditional PUT (`If-None-Match: *`); on a file
-system the bytes go to a hidden temporary name (`<name>#<number>`) and the finished file is hard-linked to its final
+Contract: `create` is all or nothing and never replaces. On a server it is one conditional PUT; in a directory
+the bytes go to a hidden temporary name (`<name>#<number>`) and the finished file is hard-linked to its final
 name, so that a crash in the middle leaves nothing under that name. (Against a power cut the file store is only as
 durable as the file system: it doesn't fsync. Use it for one machine, S3 for production.)
 
@@ -11,34 +12,46 @@ Safe under cancelling: a create that was cancelled may or may not have happened,
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+import shutil
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import TYPE_CHECKING, NamedTuple
 
 import obstore
-import obstore.store
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 
-from registry.errors import DigestMismatchError, InvalidRequestError, ObjectMissingError, StoreUnavailableError
+from registry.bounded import for_each, map_all
+from registry.errors import InvalidRequestError, ObjectMissingError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
+    from obstore.store import ObjectStore
 
 _log = logging.getLogger(__name__)
+_AT_ONCE = 64
+_PAGE = 1000
+_REFUSED = ("status code: 401", "status code: 403")
+_NO_BUCKET = ("<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>")
+
+
+class StoredObject(NamedTuple):
+    """An object that a listing found."""
+
+    path: str
+    size_bytes: int
 
 
 class ArtifactStore:
-    """One store. Paths are relative, with `/` between the parts. Holds no task and no thread of its own."""
+    """One store. Paths are relative, with `/` between the parts. Holds no task and no thread of its own. `directory`:
+    where it lies, for a store that is a directory of this machine.
+    """
 
-    def __init__(self, store: ObjectStore, url: str) -> None:
+    def __init__(self, store: ObjectStore, url: str, directory: Path | None = None) -> None:
         self._store = store
         self.url = url
+        self._directory = directory
 
     def __repr__(self) -> str:
         return f"ArtifactStore({self.url!r})"
@@ -74,6 +87,77 @@ class ArtifactStore:
             listing = await obstore.list_with_delimiter_async(self._store, folder)
             return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in listing["common_prefixes"])
 
+    async def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
+        """The bytes of many small objects, in the order of `paths`; None for one that isn't there.
+
+        A directory is read by one thread: waking the event loop for each file would cost five times the reading.
+        """
+        if self._directory is not None:
+            return await asyncio.to_thread(self._read_all, paths)
+        return await map_all(paths, self._get_or_none, _AT_ONCE)
+
+    async def size_of(self, path: str) -> int | None:
+        """The size of an object in bytes; None where there is no such object, or no such bucket."""
+        with _translated("look for", path):
+            try:
+                return (await obstore.head_async(self._store, path))["size"]
+            except FileNotFoundError:
+                return None
+
+    async def exists(self, path: str) -> bool:
+        """Whether there is such an object."""
+        return await self.size_of(path) is not None
+
+    async def list_recursive(self, folder: str) -> AsyncGenerator[list[StoredObject], None]:
+        """All objects in a folder and in the folders below it, in no order, a thousand at a time. What comes and goes
+        meanwhile may be listed or not. Close the generator (`contextlib.aclosing`).
+        """
+        with _translated("list", folder):
+            async for metas in obstore.list(self._store, folder, chunk_size=_PAGE):
+                yield [StoredObject(meta["path"], meta["size"]) for meta in metas]
+
+    async def has_objects(self, folder: str) -> bool:
+        """Whether there is any object in a folder or below it."""
+        async with aclosing(self.list_recursive(folder)) as pages:
+            return await anext(pages, None) is not None
+
+    async def list_all(self, folder: str) -> list[StoredObject]:
+        """All objects in a folder and in the folders below it, in no order."""
+        async with aclosing(self.list_recursive(folder)) as pages:
+            return [each async for page in pages for each in page]
+
+    async def delete_many(self, paths: Iterable[str]) -> None:
+        """Delete objects; one that isn't there is as good as deleted."""
+        await for_each(paths, self.delete, _AT_ONCE)
+
+    async def delete_folder(self, folder: str) -> list[StoredObject]:
+        """Delete all objects below a folder, until a listing finds none, and of a directory also what no listing
+        shows: the temporary names of writers that died. Returns what was deleted, without the latter.
+        """
+        removed: list[StoredObject] = []
+        while found := await self.list_all(folder):
+            await self.delete_many(each.path for each in found)
+            removed += found
+        if self._directory is not None:
+            await asyncio.to_thread(shutil.rmtree, self._directory / folder, ignore_errors=True)
+        return removed
+
+    async def _get_or_none(self, path: str) -> bytes | None:
+        try:
+            return await self.get(path)
+        except ObjectMissingError:
+            return None
+
+    def _read_all(self, paths: Sequence[str]) -> list[bytes | None]:
+        return [self._read_one(path) for path in paths]
+
+    def _read_one(self, path: str) -> bytes | None:
+        with _translated("read", path):
+            try:
+                return obstore.get(self._store, path).bytes().to_bytes()
+            except FileNotFoundError:
+                return None
+
     async def delete(self, path: str) -> None:
         """Delete an object; one that isn't there is as good as deleted."""
         with _translated("delete", path):
@@ -83,74 +167,36 @@ class ArtifactStore:
                 _log.debug("%s was not there to be deleted", path)
 
 
-def open_store(url: str, *, timeout_s: float = 30.0, retries: int = 2) -> ArtifactStore:
-    """Open a store by its URL.
-
-    - `file:///directory`: a directory of this machine; it is created.
-    - `s3://bucket/prefix`, with `?endpoint=http://host:port` for a server other than Amazon's and `&region=...`. The
-      rest comes from the environment: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`.
-      An endpoint is spoken to without TLS exactly where it says `http://`.
-
-    `timeout_s` bounds one try including its body, `retries` the further tries after a failure that may pass.
-
-    Raises:
-        InvalidRequestError: the URL has another scheme or lacks the bucket or directory.
-        StoreUnavailableError: the directory can't be created.
-    """
-    parts = urlsplit(url)
-    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and len(parts.path) > 1:
-        return ArtifactStore(_open_directory(Path(unquote(parts.path))), url)
-    if parts.scheme == "s3" and parts.netloc:
-        return ArtifactStore(_open_s3(url, timeout_s, retries), url)
-    raise InvalidRequestError(f"{url!r} is not a store: give file:///directory or s3://bucket/prefix")
-
-
-def check_digest(data: bytes, digest: str, what: str) -> None:
-    """Check that `data` has this lower-case sha256. `what` names it. Raises DigestMismatchError."""
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != digest:
-        raise DigestMismatchError(f"{what} has sha256 {actual}, but {digest} was published: the stored bytes changed")
-
-
-def _open_directory(directory: Path) -> ObjectStore:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreUnavailableError(f"can't create the store's directory {directory}: {error.strerror}") from error
-    return obstore.store.LocalStore(directory)
-
-
-def _open_s3(url: str, timeout_s: float, retries: int) -> ObjectStore:
-    parts = urlsplit(url)
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    unknown = query.keys() - {"endpoint", "region"}
-    if unknown:
-        raise InvalidRequestError(f"the store's URL has unknown parameters: {', '.join(sorted(unknown))}")
-    endpoint = query.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL", "")
-    config: S3Config = {"region": query["region"]} if "region" in query else {}
-    if endpoint:
-        config["endpoint"] = endpoint
-    client: ClientConfig = {
-        "connect_timeout": timedelta(seconds=min(3.0, timeout_s)),
-        "timeout": timedelta(seconds=timeout_s),
-        "allow_http": endpoint.startswith("http://"),
-    }
-    retry: RetryConfig = {"max_retries": retries, "retry_timeout": timedelta(seconds=timeout_s * (retries + 1))}
-    prefix = parts.path.strip("/") or None
-    return obstore.store.S3Store(parts.netloc, prefix=prefix, config=config, client_options=client, retry_config=retry)
-
-
 @contextmanager
 def _translated(verb: str, path: str) -> Iterator[None]:
     """Turn the failures of the store's library into ours; the library's own text goes to the log only."""
     try:
         yield
     except FileNotFoundError as error:
-        raise ObjectMissingError(f"object storage has no object {path}") from error
+        if verb == "read" and not _says(error, _NO_BUCKET):
+            raise ObjectMissingError(f"object storage has no object {path}") from error
+        raise _no_bucket(verb, path) from error
     except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-        raise StoreUnavailableError(f"object storage refused to {verb} {path}: check its credentials") from error
+        raise _refused(verb, path) from error
     except ValueError as error:
         raise InvalidRequestError(f"{path[:200]!r} is not a path of the store") from error
-    except (BaseError, OSError) as error:
+    except (BaseError, OSError) as error:  # Listings tell every failure so.
+        if _says(error, _NO_BUCKET):
+            raise _no_bucket(verb, path) from error
+        if _says(error, _REFUSED):
+            raise _refused(verb, path) from error
         _log.warning("object storage failed to %s %s: %s", verb, path, str(error).partition("\n")[0])
         raise StoreUnavailableError(f"object storage failed to {verb} {path}; see the log") from error
+
+
+def _says(error: Exception, texts: Iterable[str]) -> bool:
+    """Whether the library's text has one of these, which no path can have."""
+    return any(text in str(error) for text in texts)
+
+
+def _no_bucket(verb: str, path: str) -> StoreUnavailableError:
+    return StoreUnavailableError(f"object storage can't {verb} {path}: is its bucket or directory there?")
+
+
+def _refused(verb: str, path: str) -> StoreUnavailableError:
+    return StoreUnavailableError(f"object storage refused to {verb} {path}: check its credentials")

@@ -5,13 +5,17 @@ same time, and also remembers what does not exist. `run` follows the watch and k
 of the race between reads and watch are those of `registry.catalog_fold`. Memory grows with the models that are asked
 for, up to `capacity`, never with the catalog. While etcd is down all that is held keeps answering; where etcd answers
 but has no (or a damaged) entry, object storage is asked, so that an etcd that lost its data stops nothing.
+
+A tenant without a model of some name is answered by the shared model of the application of that name, if there is one;
+see `registry.shared_models`. A version asked for by number is answered unless it was retired or deleted; what is
+held of it is void with the next change of the model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
 
@@ -30,8 +34,10 @@ from registry.etcd_backoff import Backoff
 from registry.etcd_records import Changed, Put
 from registry.flight import Flight
 from registry.keys import Keys, decode_model
-from registry.library import Library
-from registry.model import LIVE, ModelRecord, ModelRef, ModelSchema, ModelVersion
+from registry.library import Library, no_model, state_of
+from registry.manifest import VersionState
+from registry.model import LIVE, ModelRecord, ModelRef, ModelVersion
+from registry.shared_models import SharedModels
 
 _log = logging.getLogger(__name__)
 _REFRESHERS = 8
@@ -44,11 +50,10 @@ class Catalog:
         self._etcd = etcd
         self._keys = keys
         self._library = Library(store)
-        self._fold = CatalogFold(capacity)
+        self._shared = SharedModels(etcd, keys, self._library)
+        self._fold = CatalogFold(capacity, self._shared.find)
         self._records: Flight[ModelRef, Entry] = Flight()
-        self._versions: Flight[tuple[Entry, str], ModelVersion | None] = Flight()
-        self._capacity = capacity
-        self._schemas: dict[ModelSchema, ModelSchema] = {}
+        self._versions: Flight[tuple[Entry, str], tuple[VersionState, ModelVersion] | None] = Flight()
         # The version that (model, version, alias) means, if memory knows; else None, and `resolve` has the answer or
         # the error. An empty version means by alias, an empty alias "live". Bound, as every request calls it.
         self.lookup: Callable[[ModelRef, str, str], ModelVersion | None] = self._fold.lookup
@@ -66,30 +71,45 @@ class Catalog:
             InvalidRequestError: a name that can't be one.
         """
         while True:
-            entry = self._fold.find(ref)
-            if entry is None:
-                entry = await self._records.do(ref, partial(self._read_record, ref))
+            owner, entry = await self._owner(ref)
             if not version:
-                return _by_alias(ref, entry, alias or LIVE)
+                return _by_alias(owner, entry, alias or LIVE)
             if version not in entry.versions:
                 # The entry is part of the name: who came after an event must not join a read from before it.
-                found = await self._versions.do((entry, version), partial(self._read_version, ref, version))
-                if found is None and self._fold.find(ref) not in {entry, None}:
+                found = await self._versions.do((entry, version), partial(self._read_version, owner, version))
+                if found is None and self._fold.find(owner) not in {entry, None}:
                     continue  # An event passed while we read; what was missing may have been published by now.
-                entry.remember(version, found)
-            return _by_version(ref, entry, version)
+                retired = found is not None and found[0] is VersionState.RETIRED
+                entry.remember(version, None if found is None or retired else found[1], retired=retired)
+            return _by_version(owner, entry, version)
+
+    async def _owner(self, ref: ModelRef) -> tuple[ModelRef, Entry]:
+        """The model that answers, the tenant's own or the one that it falls back to, and what is known of it."""
+        entry = await self._entry(ref)
+        if entry.record is not None:
+            return ref, entry
+        shared = await self._shared.resolve(ref.model)
+        if shared is None:
+            raise no_model(ref)
+        entry = await self._entry(shared)
+        if entry.record is None:
+            raise no_model(ref, f", and the shared model of application {ref.model!r} is missing")
+        return shared, entry
+
+    async def _entry(self, ref: ModelRef) -> Entry:
+        return self._fold.find(ref) or await self._records.do(ref, partial(self._read_record, ref))
+
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop what is held of a tenant's models; it is read anew when somebody asks."""
+        self._fold.drop_tenant(tenant)
 
     async def run(self) -> None:
         """Follow the watch until cancelled. A refusal (a password that was changed, say) is logged and tried again:
         what is held goes on answering.
         """
-        backoff = Backoff()
-        while True:
-            try:
-                await self._follow()
-            except* ScoreMeshError as refused:
-                _log.error("can't follow the models: %s", refused.exceptions[0])
-            await backoff.pause()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_keep(self._follow, "models"))
+            tasks.create_task(_keep(self._shared.follow, "applications"))
 
     async def _follow(self) -> None:
         refresh: asyncio.Task[None] | None = None
@@ -107,6 +127,7 @@ class Catalog:
         """Cancel the reads that are under way."""
         await self._records.aclose()
         await self._versions.aclose()
+        await self._shared.aclose()
 
     async def _read_record(self, ref: ModelRef) -> Entry:
         entry: Entry | None = None
@@ -127,14 +148,21 @@ class Catalog:
         record = self._decode(ref, found.value) if found is not None else None
         return revision, record or await self._library.index_entry(ref)
 
-    async def _read_version(self, ref: ModelRef, version: str) -> ModelVersion | None:
-        manifest = await self._library.find_manifest(ref, version)
-        return manifest.to_version() if manifest is not None else None
+    async def _read_version(self, ref: ModelRef, version: str) -> tuple[VersionState, ModelVersion] | None:
+        """A version by number, None where there is none or it was deleted: the model's record says so, and not the
+        index, which has the aliases alone.
+        """
+        manifest, record = await asyncio.gather(
+            self._library.find_manifest(ref, version), self._library.newest_aliases(ref)
+        )
+        if manifest is None or record is None or record.gone or version in record.deleted:
+            return None
+        return state_of(record, version), manifest.to_version()
 
     def _apply(self, changed: Changed) -> None:
         for event in changed.events:
             key, revision = (event.kv.key, event.kv.mod_revision) if isinstance(event, Put) else event
-            ref = self._ref_of(key)
+            ref = self._keys.model_ref(key)
             if ref is None or not self._fold.wants(ref):
                 continue
             record = self._decode(ref, event.kv.value) if isinstance(event, Put) else None
@@ -143,29 +171,13 @@ class Catalog:
             else:
                 self._fold.forget(ref, revision)
 
-    def _ref_of(self, key: bytes) -> ModelRef | None:
-        try:
-            return self._keys.model_ref(key)
-        except UnicodeDecodeError:
-            return None  # Not ours: somebody else's key under our prefix.
-
     def _decode(self, ref: ModelRef, value: bytes) -> ModelRecord | None:
-        """An entry of etcd, None when it is damaged. Equal schemas are held once: a tenant's models often have the same
-        features, whose names would be most of what an entry takes.
-        """
+        """An entry of etcd, None when it is damaged."""
         try:
-            record = decode_model(value)
+            return decode_model(value)
         except msgspec.DecodeError as error:
             _log.warning("the entry of model %s in etcd is damaged: %s", ref, error)
             return None
-        if len(self._schemas) > self._capacity:
-            self._schemas.clear()
-        share = self._schemas.setdefault
-        aliases = {
-            alias: msgspec.structs.replace(version, schema=share(version.schema, version.schema))
-            for alias, version in record.aliases.items()
-        }
-        return ModelRecord(record.revision, aliases)
 
     async def _refresh(self) -> None:
         """Read all that is held anew, the most recently used first; what is held answers meanwhile."""
@@ -189,12 +201,21 @@ class Catalog:
                     self._fold.drop(ref)
 
 
+async def _keep(follow: Callable[[], Awaitable[None]], what: str) -> None:
+    backoff = Backoff()
+    while True:
+        try:
+            await follow()
+        except* ScoreMeshError as refused:
+            _log.error("can't follow the %s: %s", what, refused.exceptions[0])
+        await backoff.pause()
+
+
 def _by_alias(ref: ModelRef, entry: Entry, alias: str) -> ModelVersion:
-    if entry.record is None:
-        raise ModelNotFoundError(f"tenant {ref.tenant!r} has no model {ref.model!r}")
-    found = entry.record.aliases.get(alias)
+    aliases = entry.record.aliases if entry.record is not None else {}
+    found = aliases.get(alias)
     if found is None:
-        known = ", ".join(sorted(entry.record.aliases)[:20]) or "none"
+        known = ", ".join(sorted(aliases)[:20]) or "none"
         raise ModelNotFoundError(f"model {ref} has no alias {alias[:140]!r}; its aliases: {known}")
     return found
 
@@ -203,6 +224,6 @@ def _by_version(ref: ModelRef, entry: Entry, version: str) -> ModelVersion:
     found = entry.versions.get(version)
     if found is not None:
         return found
-    if entry.record is None:
-        raise ModelNotFoundError(f"tenant {ref.tenant!r} has no model {ref.model!r}")
+    if version in entry.retired:
+        raise ModelNotFoundError(f"version {version} of model {ref} is retired")
     raise ModelNotFoundError(f"model {ref} has no version {version[:140]!r}")

@@ -11,6 +11,10 @@ newest:
    certain beyond the revision that the watch goes on from: it is kept and answers, but any read or event replaces it;
    the owner reads it all again. Reads under way across the gap are void.
 
+Where a tenant has no model of a name, the shared model of the application of that name answers in its place, by its own
+entry: so its moves hold at once for all who fall back to it, and a model of the tenant's own counts as soon as an event
+tells of it. A shared model that is missing has no other behind it.
+
 Invariants: at most `capacity` entries, and events never add one; between two gaps the value held for a model is never
 older than the newest event seen for it, nor than the newest finished read of it.
 """
@@ -18,6 +22,9 @@ older than the newest event seen for it, nor than the newest finished read of it
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+
+import msgspec
 
 from registry.model import LIVE, ModelRecord, ModelRef, ModelVersion
 
@@ -26,32 +33,32 @@ VERSIONS_PER_MODEL = 64
 
 class Entry:
     """One model. `record` is None where there is no such model. `versions` has the versions that may be asked for by
-    number: those of the aliases, and others read from object storage, None for one that isn't there either.
+    number: those of the aliases and rollouts, and others read from object storage, None for one that may not be scored.
+    Of those `retired` are there. An event makes a new entry, which knows nothing of versions that no alias means: one
+    that was missing may have been published, and one that was there may have been retired or deleted.
     """
 
-    __slots__ = ("record", "revision", "versions")
+    __slots__ = ("record", "retired", "revision", "versions")
 
     def __init__(self, revision: int, record: ModelRecord | None) -> None:
         self.revision = revision
         self.record = record
         self.versions: dict[str, ModelVersion | None] = _named_versions(record)
+        self.retired: frozenset[str] = frozenset()
 
-    def replaced(self, revision: int, record: ModelRecord | None) -> Entry:
-        """The entry after news: versions that were found stay, since they never change; those that were missing are
-        forgotten, since publishing one is what made the event.
-        """
-        entry = Entry(revision, record)
-        if record is not None:
-            for version in self.versions.values():
-                if version is not None:
-                    entry.remember(version.version, version)
-        return entry
-
-    def remember(self, name: str, version: ModelVersion | None) -> None:
+    def remember(self, name: str, version: ModelVersion | None, *, retired: bool = False) -> None:
         """Hold what a version is. When there are too many, all but those of the aliases are forgotten first."""
         if len(self.versions) >= VERSIONS_PER_MODEL:
-            self.versions = _named_versions(self.record)
+            self.versions, self.retired = _named_versions(self.record), frozenset()
         self.versions.setdefault(name, version)
+        if retired:
+            self.retired |= {name}
+
+    def choose(self, version: str, alias: str) -> ModelVersion | None:
+        """The version asked for by number, else by alias (default "live"); None when it isn't held or doesn't exist."""
+        if version:
+            return self.versions.get(version)
+        return self.record.aliases.get(alias or LIVE) if self.record is not None else None
 
 
 class Read:
@@ -67,10 +74,13 @@ class Read:
 
 
 class CatalogFold:
-    """The held entries, least recently used first to leave. Not safe for several threads."""
+    """The held entries, least recently used first to leave. `shared`: the model that answers where a tenant has none of
+    that name. Not safe for several threads.
+    """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, shared: Callable[[str], ModelRef | None] = lambda _name: None) -> None:
         self._capacity = capacity
+        self._shared = shared
         self._held: OrderedDict[ModelRef, Entry] = OrderedDict()
         self._reads: dict[ModelRef, Read] = {}
 
@@ -90,9 +100,16 @@ class CatalogFold:
         if entry is None:
             return None
         self._held.move_to_end(ref)
+        if entry.record is None:
+            return self._lookup_shared(ref.model, version, alias)
         if version:
             return entry.versions.get(version)
-        return entry.record.aliases.get(alias or LIVE) if entry.record is not None else None
+        return entry.record.aliases.get(alias or LIVE)
+
+    def _lookup_shared(self, name: str, version: str, alias: str) -> ModelVersion | None:
+        shared = self._shared(name)
+        entry = self.find(shared) if shared is not None else None
+        return entry.choose(version, alias) if entry is not None and entry.record is not None else None
 
     def wants(self, ref: ModelRef) -> bool:
         """Whether an event of this model can change anything; others need not even be decoded."""
@@ -124,7 +141,7 @@ class CatalogFold:
         held = self._held.get(read.ref)
         if held is None:
             return self._add(read.ref, Entry(revision, record))
-        return held if held.revision > revision else self._replace(read.ref, held, revision, record)
+        return held if held.revision > revision else self._replace(read.ref, revision, record)
 
     def apply(self, ref: ModelRef, revision: int, record: ModelRecord) -> None:
         """Fold one write that the watch told of."""
@@ -133,7 +150,7 @@ class CatalogFold:
             read.revision, read.record = revision, record
         entry = self._held.get(ref)
         if entry is not None and revision > entry.revision:
-            self._replace(ref, entry, revision, record)
+            self._replace(ref, revision, record)
 
     def forget(self, ref: ModelRef, revision: int) -> None:
         """Fold one deletion that the watch told of: the model is read anew when it is asked for."""
@@ -148,6 +165,13 @@ class CatalogFold:
         """Stop to hold a model."""
         self._held.pop(ref, None)
 
+    def drop_tenant(self, tenant: str) -> None:
+        """Stop to hold all models of a tenant; what is being read of them is read again."""
+        for ref in [ref for ref in self._held if ref.tenant == tenant]:
+            del self._held[ref]
+        for ref, read in self._reads.items():
+            read.void = read.void or ref.tenant == tenant
+
     def gap(self, revision: int) -> None:
         """Fold a gap: events up to `revision` may have been missed."""
         for read in self._reads.values():
@@ -161,10 +185,20 @@ class CatalogFold:
             self._held.popitem(last=False)
         return entry
 
-    def _replace(self, ref: ModelRef, held: Entry, revision: int, record: ModelRecord | None) -> Entry:
-        entry = self._held[ref] = held.replaced(revision, record)
+    def _replace(self, ref: ModelRef, revision: int, record: ModelRecord | None) -> Entry:
+        entry = self._held[ref] = Entry(revision, record)
         return entry
 
 
 def _named_versions(record: ModelRecord | None) -> dict[str, ModelVersion | None]:
-    return {} if record is None else {version.version: version for version in record.aliases.values()}
+    """The versions that a record has, by number. Who asks by number takes no part in a rollout."""
+    named: dict[str, ModelVersion | None] = {}
+    for version in record.aliases.values() if record is not None else ():
+        if version.rollout is None:
+            named[version.version] = version
+            continue
+        plain = msgspec.structs.replace(version, rollout=None)
+        for each in (plain, version.rollout.canary, version.rollout.shadow):
+            if each is not None:
+                named[each.version] = each
+    return named

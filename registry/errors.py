@@ -79,6 +79,40 @@ class ModelUnusableError(ScoreMeshError):
     reason = "MODEL_UNUSABLE"
 
 
+class ModelInUseError(ScoreMeshError):
+    """What should go is still pointed at, or what should be pointed at is retired; the text lists by what."""
+
+    kind = Kind.PRECONDITION
+    reason = "MODEL_IN_USE"
+
+
+class ContractBrokenError(ScoreMeshError):
+    """A version's schema breaks the contract of its model or application; the text shows each difference."""
+
+    kind = Kind.PRECONDITION
+    reason = "CONTRACT_BROKEN"
+
+
+class QuarantinedError(ModelUnusableError):
+    """The package crashed scorers and may not be loaded until its quarantine ends or is lifted."""
+
+    reason = "QUARANTINED"
+
+
+class NotPreparedError(ScoreMeshError):
+    """Scorers that have the old version in memory couldn't load the new one, so nothing was switched."""
+
+    kind = Kind.PRECONDITION
+    reason = "NOT_PREPARED"
+
+
+class NotFoundError(ScoreMeshError):
+    """No such tenant, application or quarantine."""
+
+    kind = Kind.NOT_FOUND
+    reason = "NOT_FOUND"
+
+
 class DigestMismatchError(ModelUnusableError):
     """The stored bytes aren't those that were published."""
 
@@ -180,3 +214,23 @@ class EtcdHistoryGoneError(EtcdRefusedError):
     """The revision asked for is not in the store: compacted away, or the store began anew."""
 
     reason = "ETCD_HISTORY_GONE"
+
+
+class TenantExistsError(ScoreMeshError):
+    """A tenant has settings already."""
+
+    kind = Kind.ALREADY_EXISTS
+    reason = "TENANT_EXISTS"
+
+
+class RolloutStoppedError(ScoreMeshError):
+    """A bulk rollout stopped, since too many of its models failed to move."""
+
+    kind = Kind.PRECONDITION
+    reason = "ROLLOUT_STOPPED"
+
+
+class AdmissionUnavailableError(UnavailableError):
+    """No model can be tried now: the program that does it doesn't start, or is ended from outside."""
+
+    reason = "ADMISSION_UNAVAILABLE"

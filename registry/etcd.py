@@ -15,12 +15,13 @@ from collections.abc import AsyncGenerator, Sequence
 
 from registry.errors import ConflictError, EtcdHistoryGoneError, EtcdUnavailableError
 from registry.etcd_backoff import Backoff
+from registry.etcd_batch import Write, batch_request
 from registry.etcd_endpoints import COMPACT, DELETE_RANGE, PUT, RANGE, STATUS, TXN, Endpoints
 from registry.etcd_records import Changed, EtcdStatus, Gap, KeyValue, Listed, Listing, Swap, TlsFiles, prefix_end
 from registry.etcd_watch import follow
 from scoremesh.etcd.v1 import etcd_pb2 as pb
 
-__all__ = ["Etcd", "EtcdStatus", "KeyValue", "Listing", "Swap", "TlsFiles"]
+__all__ = ["Etcd", "EtcdStatus", "KeyValue", "Listing", "Swap", "TlsFiles", "Write"]
 
 _LISTING_TRIES = 8
 
@@ -109,6 +110,46 @@ class Etcd:
         if current and current.value == value and current.mod_revision > expected_mod_revision:
             return Swap(succeeded=True, revision=current.mod_revision, current=None)
         raise ConflictError(f"the key {key!r} was changed while the outcome of a write to it was unknown")
+
+    async def compare_and_delete(self, key: bytes, expected_mod_revision: int) -> Swap:
+        """Delete a key if its last write is still the expected one. A key that is gone is as good as deleted.
+
+        Raises:
+            EtcdUnavailableError: it may have been deleted or not; read the key to know.
+        """
+        condition = pb.Compare(
+            result=pb.Compare.EQUAL, target=pb.Compare.MOD, key=key, mod_revision=expected_mod_revision
+        )
+        delete = pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))
+        look = pb.RequestOp(request_range=pb.RangeRequest(key=key))
+        request = pb.TxnRequest(compare=[condition], success=[delete], failure=[look])
+        answer = (await self.endpoints.call(TXN, request)).message
+        current = None if answer.succeeded else _first(answer.responses[0].response_range)
+        return Swap(succeeded=current is None, revision=answer.header.revision, current=current)
+
+    async def write_all(self, writes: Sequence[Write]) -> bool:
+        """Make all these writes at one revision, or none. True: they are made, once. False: a key isn't as one of them
+        expects, or was not when the outcome of an earlier try was unknown; then they may have been made by that try.
+        At most 128 of different keys, and 1.5 MB together (etcd's own limits).
+
+        Raises:
+            EtcdUnavailableError: they may have been made or not; read the keys to know.
+        """
+        return not writes or (await self.endpoints.call(TXN, batch_request(writes))).message.succeeded
+
+    async def pages(self, prefix: bytes, page_size: int = 1000) -> AsyncGenerator[Sequence[KeyValue], None]:
+        """All keys that begin with `prefix`, ascending, page by page; each page as it was when it was read, so that a
+        key that was written meanwhile may be seen before, after, or (a new one) not at all.
+        """
+        request = pb.RangeRequest(key=prefix, range_end=prefix_end(prefix), limit=page_size)
+        more = True
+        while more:
+            page = (await self.endpoints.call(RANGE, request)).message
+            found = [KeyValue(kv.key, kv.value, kv.mod_revision) for kv in page.kvs]
+            more = page.more
+            if found:
+                yield found
+                request.key = found[-1].key + b"\0"
 
     async def compact(self, revision: int) -> None:
         """Forget the history before `revision`; for operators and tests."""

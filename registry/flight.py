@@ -30,6 +30,12 @@ class Flight(Generic[K, V]):
             run.add_done_callback(lambda done: self._land(key, done))
         return await asyncio.shield(run)
 
+    async def join(self, key: K) -> None:
+        """Wait for the run for `key`, if one is under way. Raises what it raises."""
+        run = self._runs.get(key)
+        if run is not None:
+            await asyncio.shield(run)
+
     def _land(self, key: K, run: asyncio.Task[V]) -> None:
         del self._runs[key]
         if not run.cancelled():

@@ -2,18 +2,22 @@
 
     /scoremesh/<cluster>/members/<member id>        Member, under the member's lease
     /scoremesh/<cluster>/models/<tenant>/<model>    ModelRecord
-    /scoremesh/<cluster>/tenants/<tenant>           the tenant's settings
-    /scoremesh/<cluster>/quarantine/<digest>        an artifact that no scorer may load
+    /scoremesh/<cluster>/tenants/<tenant>           TenantRecord
+    /scoremesh/<cluster>/applications/<application> ApplicationRecord
+    /scoremesh/<cluster>/quarantine/<package>       QuarantineRecord
 
 Values are JSON, so that an operator can read them with any etcd client.
 """
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from registry.model import Member, ModelRecord, ModelRef, check_name
 
+_Record = TypeVar("_Record", bound=msgspec.Struct)
 _member_decoder = msgspec.json.Decoder(Member)
 _record_decoder = msgspec.json.Decoder(ModelRecord)
 
@@ -26,6 +30,7 @@ class Keys:
         self.members_prefix = f"{root}/members/".encode()
         self.models_prefix = f"{root}/models/".encode()
         self.tenants_prefix = f"{root}/tenants/".encode()
+        self.applications_prefix = f"{root}/applications/".encode()
         self.quarantine_prefix = f"{root}/quarantine/".encode()
 
     def member(self, member_id: str) -> bytes:
@@ -36,15 +41,36 @@ class Keys:
         """The key of one model."""
         return self.models_prefix + f"{check_name('tenant', ref.tenant)}/{check_name('model', ref.model)}".encode()
 
+    def tenant_models_prefix(self, tenant: str) -> bytes:
+        """What the keys of all of a tenant's models begin with."""
+        return self.models_prefix + f"{check_name('tenant', tenant)}/".encode()
+
+    def tenant(self, tenant: str) -> bytes:
+        """The key of one tenant."""
+        return self.tenants_prefix + check_name("tenant", tenant).encode()
+
+    def application(self, application: str) -> bytes:
+        """The key of one application."""
+        return self.applications_prefix + check_name("application", application).encode()
+
+    def quarantine(self, package: str) -> bytes:
+        """The key of one quarantined package."""
+        return self.quarantine_prefix + check_name("package", package).encode()
+
     def model_ref(self, key: bytes) -> ModelRef | None:
         """The model that a key names, or None when it is no model's key."""
-        tenant, slash, model = key.removeprefix(self.models_prefix).decode().partition("/")
+        tenant, slash, model = key.removeprefix(self.models_prefix).decode(errors="replace").partition("/")
         return ModelRef(tenant, model) if key.startswith(self.models_prefix) and slash else None
 
 
-def encode(record: Member | ModelRecord) -> bytes:
+def encode(record: msgspec.Struct) -> bytes:
     """JSON of a record."""
     return msgspec.json.encode(record)
+
+
+def decode(kind: type[_Record], value: bytes) -> _Record:
+    """Parse a record of this kind. Raises msgspec.DecodeError where somebody else wrote to the key."""
+    return msgspec.json.decode(value, type=kind)
 
 
 def decode_member(value: bytes) -> Member:

@@ -20,6 +20,7 @@ from registry.errors import ConflictError, EtcdLeaseLostError, ScoreMeshError
 from registry.etcd import Etcd
 from registry.etcd_backoff import Backoff
 from registry.etcd_lease import Lease
+from registry.etcd_records import Changed, Listed
 from registry.keys import Keys, encode
 from registry.member_fold import MemberFold, MembersView
 from registry.model import Member, MemberState
@@ -150,25 +151,58 @@ class Announcement:
                 self._on_ready(True)
 
 
-async def follow_members(etcd: Etcd, keys: Keys, on_view: Callable[[MembersView], None]) -> None:
+async def follow_members(
+    etcd: Etcd, keys: Keys, on_view: Callable[[MembersView], None], *, grace_s: float = 10.0
+) -> None:
     """Call `on_view` with the view of the members, at first and whenever its epoch changed, until cancelled.
 
-    While etcd is dead the last view holds. `on_view` is called in the event loop.
+    While etcd is dead the last view holds; after etcd lost its data, `grace_s` longer for who isn't announced again
+    (see `registry.member_fold`). `on_view` is called in the event loop.
     """
-    fold, backoff, shown = MemberFold(keys), Backoff(), -1
-    while True:
-        try:
-            async with aclosing(etcd.watch(keys.members_prefix)) as events:
-                async for event in events:
-                    for key in fold.apply(event):
-                        _log.warning("%r holds no member of that name", key)
-                    if fold.view.epoch != shown:
-                        shown = fold.view.epoch
-                        on_view(fold.view)
-                    backoff.reset()
-        except ScoreMeshError as error:
-            _log.error("can't follow the members: %s", error)
-        await backoff.pause()
+    following = _Following(MemberFold(keys, grace_s), on_view)
+    backoff = Backoff()
+    try:
+        while True:
+            try:
+                async with aclosing(etcd.watch(keys.members_prefix)) as events:
+                    async for event in events:
+                        following.apply(event)
+                        backoff.reset()
+            except ScoreMeshError as error:
+                _log.error("can't follow the members: %s", error)
+            await backoff.pause()
+    finally:
+        following.close()
+
+
+class _Following:
+    """Shows each new view, also one that is new because somebody's grace is over."""
+
+    def __init__(self, fold: MemberFold, on_view: Callable[[MembersView], None]) -> None:
+        self._fold, self._on_view, self._shown = fold, on_view, -1
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def apply(self, event: Listed | Changed) -> None:
+        for key in self._fold.apply(event, self._loop.time()):
+            _log.warning("%r holds no member of that name", key)
+        self._show()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _expire(self) -> None:
+        self._fold.expire(self._loop.time())
+        self._show()
+
+    def _show(self) -> None:
+        self.close()
+        if self._fold.lost_until_s:
+            self._timer = self._loop.call_at(min(self._fold.lost_until_s.values()), self._expire)
+        if self._fold.view.epoch != self._shown:
+            self._shown = self._fold.view.epoch
+            self._on_view(self._fold.view)
 
 
 async def _wait_at_most(event: asyncio.Event, limit_s: float) -> None:

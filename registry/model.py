@@ -70,39 +70,109 @@ class OutputSchema(msgspec.Struct, frozen=True):
     columns: tuple[str, ...] = ()
 
 
-class ModelSchema(msgspec.Struct, frozen=True):
-    """What goes in and what comes out. `features`: names of the numeric columns of the dense matrix, in order;
-    `string_columns`: names of the text columns.
+class ModelSchema(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What goes in and what comes out. `features`: names of the columns of the dense matrix, in order. `dtypes`: what
+    those that aren't plain numbers hold ("int", "bool", "category"), by name. `categories`: the values of a
+    categorical feature, by name, in the order of their codes. `string_columns`: names of the text columns.
     """
 
     features: tuple[str, ...]
     outputs: tuple[OutputSchema, ...]
     string_columns: tuple[str, ...] = ()
+    dtypes: dict[str, str] = {}
+    categories: dict[str, tuple[str, ...]] = {}
 
 
-class ModelVersion(msgspec.Struct, frozen=True):
-    """All that a scorer must know to load and run one immutable version.
+class Rollout(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What runs beside an alias's version. `id`: differs for each rollout, and seeds the split. `canary`: answers
+    `percent` of the entities instead. `shadow`: scores what the alias's version scored too, and answers nobody.
+    """
 
-    `digest`: lower-case sha256 of the artifact. `uri`: the artifact's path inside the store. `resident_bytes`: upper
-    bound of the memory that a loaded copy takes, measured when it was published.
+    id: str
+    canary: ModelVersion | None = None
+    percent: float = 0.0
+    shadow: ModelVersion | None = None
+
+
+class ModelVersion(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that a scorer must know to load and run one immutable version; small, as etcd holds one for each alias.
+
+    `package`: names what is loaded; versions with the same one are the same in memory. `tenant`: whose folder of the
+    store has it, which is another's where a shared model is used. `artifact`, `schema`: lower-case sha256 of the bytes
+    that the engine loads and of the ModelSchema's JSON. `resident_bytes`: upper bound of the memory that a loaded copy
+    takes, measured when it was published. `rollout`: what runs beside it, where an alias means it.
     """
 
     version: str
-    digest: str
-    uri: str
+    package: str
+    tenant: str
+    artifact: str
+    schema: str
     runtime: Runtime
     artifact_bytes: int
     resident_bytes: int
-    schema: ModelSchema
+    rollout: Rollout | None = None
 
 
 class ModelRecord(msgspec.Struct, frozen=True):
-    """The index entry of a model: where each alias points. `revision` counts the changes of the aliases and is the
-    number of the alias record in object storage that this entry mirrors.
+    """The index entry of a model: where each alias points. `revision` counts the changes of the model and is the
+    number of the record in object storage that this entry mirrors.
     """
 
     revision: int
     aliases: dict[str, ModelVersion]
+
+
+class TenantRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A tenant's settings; 0 means the cluster's default, or no limit. `revision`: counts the changes. `shard_size`:
+    the members that its models may be on. `requests_per_s`, `concurrency`: its quota over the whole cluster.
+    `guaranteed_bytes`, `max_bytes`: memory for models on each scorer that is always its own, and that it may have at
+    most. `premium`: its shard overlaps others as little as can be. `deleting`: its deletion has begun. `request_id`:
+    of the last change, "" for one without.
+    """
+
+    tenant: str
+    revision: int = 0
+    shard_size: int = 0
+    requests_per_s: float = 0.0
+    concurrency: int = 0
+    guaranteed_bytes: int = 0
+    max_bytes: int = 0
+    premium: bool = False
+    deleting: bool = False
+    request_id: str = ""
+    created_at: str = ""
+    nonce: str = ""
+
+
+class ApplicationRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What the models of one application have in common. `revision`: counts the changes. `pool`: the scorers that run
+    them, "" for each runtime's own. `contract`: the schema that they all keep to. `shared`: who answers for a tenant
+    that has no model of the application's name. `request_id`: of the last change, "" for one without.
+    """
+
+    application: str
+    revision: int = 0
+    pool: str = ""
+    contract: ModelSchema | None = None
+    shared: ModelRef | None = None
+    deleted: bool = False
+    request_id: str = ""
+    created_at: str = ""
+    nonce: str = ""
+
+
+class QuarantineRecord(msgspec.Struct, frozen=True):
+    """A package that no scorer may load: why, who said so, from when until when (RFC 3339, UTC; "" for no end)."""
+
+    package: str
+    reason: str
+    by: str
+    since: str
+    until: str = ""
+    tenant: str = ""
+    model: str = ""
+    version: str = ""
 
 
 class MemberState(StrEnum):

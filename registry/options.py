@@ -1,4 +1,4 @@
-"""Command-line options that the router's and the scorer's processes share."""
+"""Command-line options that the server processes share."""
 
 from __future__ import annotations
 
@@ -21,15 +21,20 @@ class EtcdOptions(TypedDict):
 
 
 def add_server_options(parser: argparse.ArgumentParser, *, default_port: int) -> None:
+    """What routers and scorers have in common: where to listen, with which server, and how to stop."""
+    add_listen_options(parser, default_port=default_port)
+    parser.add_argument("--front", default="", choices=["", *FRONTS], help="force one of the gRPC servers")
+    parser.add_argument("--max-message-bytes", type=int, default=MAX_MESSAGE_BYTES, help="larger requests are refused")
+
+
+def add_listen_options(parser: argparse.ArgumentParser, *, default_port: int) -> None:
     """Where to listen, and how to stop."""
     parser.add_argument("--listen", default=f"127.0.0.1:{default_port}", help="host:port; port 0 takes a free one")
     parser.add_argument("--cluster", default="default", help="name of the cluster; part of every etcd key")
-    parser.add_argument("--front", default="", choices=["", *FRONTS], help="force one of the gRPC servers")
     parser.add_argument("--tls-cert", type=Path, help="PEM certificate of this server; turns TLS on")
     parser.add_argument("--tls-key", type=Path, help="PEM key of this server")
     parser.add_argument("--tls-ca", type=Path, help="PEM CA; callers must then show a certificate of it")
     parser.add_argument("--drain-s", type=float, default=10.0, help="seconds that a stop waits for running calls")
-    parser.add_argument("--max-message-bytes", type=int, default=MAX_MESSAGE_BYTES, help="larger requests are refused")
 
 
 def add_etcd_options(parser: argparse.ArgumentParser) -> None:
