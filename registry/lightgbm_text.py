@@ -16,6 +16,8 @@ import re
 from collections.abc import Mapping
 from itertools import accumulate
 
+import msgspec
+
 from registry.errors import ArtifactRejectedError
 from registry.lightgbm_tree import check_tree, integer, integers, read_fields, require
 from registry.model import ModelSchema, OutputKind, OutputSchema
@@ -54,8 +56,9 @@ _TAIL = re.compile(
     r"\nend of trees\n"
     r"(?:\nfeature_importances:\n(?:[^\n]+=[0-9.e+-]+\n)*)?"
     r"(?:\nparameters:\n(?:\[[a-z0-9_]+: [^\n]*\]\n)*\nend of parameters\n)?"
-    r"(?:\npandas_categorical:[^\n]*)?\n*",
+    r"(?:\npandas_categorical:(?P<categories>[^\n]*))?\n*",
 )
+_Categories = list[list[str | int | float | bool]] | None
 
 
 def check_lightgbm_text(data: bytes) -> None:
@@ -64,13 +67,30 @@ def check_lightgbm_text(data: bytes) -> None:
     Raises:
         ArtifactRejectedError: names the tree and the field at fault.
     """
-    header, trees, tail = _sections(_decode(data))
+    header, trees, tail = read_sections(data)
     features, trees_an_iteration = _check_header(header)
-    blocks = _blocks(header, trees)
+    blocks = tree_blocks(header, trees)
     require(len(blocks) % trees_an_iteration == 0, _HEADER, "tree_sizes doesn't hold whole iterations")
     for number, block in enumerate(blocks):
         check_tree(block, number, features)
-    require(_TAIL.fullmatch(tail), "what follows the trees", "is not what LightGBM writes")
+    pandas_categories(tail)
+
+
+def pandas_categories(tail: str) -> _Categories:
+    """The categories of each categorical column, as LightGBM's Python package notes them for a model that was trained
+    on a data frame; None where there are none.
+
+    Raises:
+        ArtifactRejectedError: what follows the trees isn't what LightGBM writes.
+    """
+    found = _TAIL.fullmatch(tail)
+    require(found, "what follows the trees", "is not what LightGBM writes")
+    text = found["categories"] if found else None
+    try:
+        categories: _Categories = msgspec.json.decode(text or "null", type=_Categories)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ArtifactRejectedError("LightGBM model is damaged: pandas_categorical is no list of lists") from error
+    return categories
 
 
 def describe_lightgbm_text(data: bytes) -> ModelSchema:
@@ -82,7 +102,7 @@ def describe_lightgbm_text(data: bytes) -> ModelSchema:
     Raises:
         ArtifactRejectedError: the header is damaged, or no kind of output fits the objective.
     """
-    header, _, _ = _sections(_decode(data))
+    header, _, _ = read_sections(data)
     _check_header(header)
     objective = header.get("objective", "").split(" ")[0]
     output = _output(objective, integer(header, "num_class", _HEADER))
@@ -109,8 +129,13 @@ def _decode(data: bytes) -> str:
     return text
 
 
-def _sections(text: str) -> tuple[dict[str, str], str, str]:
-    """(fields of the header, text of all trees, the tail from the line `end of trees` on)."""
+def read_sections(data: bytes) -> tuple[dict[str, str], str, str]:
+    """(fields of the header, text of all trees, the tail from the line `end of trees` on).
+
+    Raises:
+        ArtifactRejectedError: it is no LightGBM text, it is cut off, or its header has an unknown line.
+    """
+    text = _decode(data)
     start = text.find("\nTree=0\n") + 1
     end = text.find("\nend of trees\n")
     require(start > 0, "the text", "has no tree")
@@ -163,7 +188,7 @@ def _check_objective(header: Mapping[str, str]) -> int:
     return trees_an_iteration
 
 
-def _blocks(header: Mapping[str, str], trees: str) -> list[str]:
+def tree_blocks(header: Mapping[str, str], trees: str) -> list[str]:
     """The text of each tree. LightGBM cuts at `tree_sizes` without a look at what is there."""
     sizes_text = header["tree_sizes"]
     sizes = [int(size) for size in integers(header, "tree_sizes", sizes_text.count(" ") + 1, _HEADER)]

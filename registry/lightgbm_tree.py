@@ -26,7 +26,7 @@ _SPLIT_WEIGHTS, _LEAF_WEIGHTS = ("split_gain", "internal_value", "internal_weigh
 _SPLIT_COUNTS, _LEAF_COUNTS = ("internal_count",), ("leaf_count",)
 _SPLITS = ("split_feature", "threshold", "decision_type", "left_child", "right_child")
 _CATEGORIES = ("cat_boundaries", "cat_threshold")
-_KNOWN = _REQUIRED | {
+KNOWN_LINES = _REQUIRED | {
     "is_linear",
     *_SPLITS,
     *_CATEGORIES,
@@ -92,7 +92,7 @@ def check_tree(block: str, number: int, features: int) -> None:
     """
     where = f"tree {number}"
     require("\nis_linear=1\n" not in block, where, "is_linear is set; linear trees are not supported")
-    fields = read_fields([line for line in block.split("\n") if line], where, _KNOWN)
+    fields = read_fields([line for line in block.split("\n") if line], where, KNOWN_LINES)
     for key in _REQUIRED - fields.keys():
         require(False, where, f"has no {key}")
     require(integer(fields, "Tree", where) == number, where, "has the wrong number")

@@ -1,36 +1,70 @@
-"""A file offered for publishing, read once, and what trying it out shows.
+"""A file offered for publishing, read once, and what admission says of it.
 
-Contract: what is measured is what is stored: the bytes are read once, and the prober gets a private copy of them,
-whatever happens to the file meanwhile. Nothing here loads a model in this process.
+Contract: what is admitted is what is stored: the bytes are read once, whatever happens to the file meanwhile. Nothing
+here loads a model in this process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from registry.errors import ArtifactRejectedError
-from registry.lightgbm_text import check_lightgbm_text
-from registry.model import Runtime
-from registry.probing import Probed, detect_runtime
+import msgspec
 
-Prober = Callable[[Path, Runtime], Awaitable[Probed]]
+from registry.detect import detect_runtime
+from registry.errors import ArtifactRejectedError
+from registry.manifest import GoldenRows
+from registry.model import ModelSchema, Runtime
+
 _HEAD_BYTES = 64
 
 
+class Admitted(NamedTuple):
+    """What admission made and found. `artifact`: the bytes that scorers load, which may be the offered ones.
+    `resident_bytes`: upper bound of what one loaded copy takes. `predict_us`: microseconds of one predict with so many
+    rows (the keys, "1" and "64"), best of several. `golden`: rows with the answers that the artifact gives: those
+    offered, else some of its own.
+    """
+
+    artifact: bytes
+    schema: ModelSchema
+    resident_bytes: int
+    predict_us: dict[str, float]
+    runtime_version: str = ""
+    golden: GoldenRows | None = None
+
+
 class Offer(NamedTuple):
-    """The bytes of a model file, their lower-case sha256, and the engine that they are for."""
+    """The bytes of a model file, their lower-case sha256, the engine that they are for, and what they are to answer."""
 
     data: bytes
     digest: str
     runtime: Runtime
+    golden: GoldenRows | None = None
 
 
-async def read_offer(path: Path, runtime: Runtime | None, limit_bytes: int) -> Offer:
+# Tries an offer out where it can do no harm. Raises ArtifactRejectedError when no scorer may load it.
+Admit = Callable[[Offer], Awaitable[Admitted]]
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a publisher says of a version besides the file; see `registry.manifest.Manifest`. `allow_breaking`: the
+    version may break the contract, and makes a new one.
+    """
+
+    application: str = ""
+    labels: dict[str, str] = {}
+    training: dict[str, str] = {}
+    transforms: msgspec.Raw = msgspec.Raw(b"null")
+    signature: str = ""
+    golden: GoldenRows | None = None
+    allow_breaking: bool = False
+
+
+async def read_offer(path: Path, runtime: Runtime | None, limit_bytes: int, golden: GoldenRows | None = None) -> Offer:
     """Read a file; without `runtime` its first bytes tell the engine.
 
     Raises:
@@ -38,18 +72,13 @@ async def read_offer(path: Path, runtime: Runtime | None, limit_bytes: int) -> O
     """
     data = await asyncio.to_thread(_read, path, limit_bytes)
     runtime = runtime or detect_runtime(data[:_HEAD_BYTES])
-    digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
-    return Offer(data, digest, runtime)
+    digest = await asyncio.to_thread(sha256, data)
+    return Offer(data, digest, runtime, golden)
 
 
-async def examine(offer: Offer, prober: Prober) -> Probed:
-    """Try a model out where it can do no harm. Raises ArtifactRejectedError when no scorer may load it."""
-    if offer.runtime is Runtime.LIGHTGBM:
-        await asyncio.to_thread(check_lightgbm_text, offer.data)
-    with tempfile.TemporaryDirectory(prefix="scoremesh-publish-") as folder:
-        copy = Path(folder) / "model"
-        await asyncio.to_thread(copy.write_bytes, offer.data)
-        return await prober(copy, offer.runtime)
+def sha256(data: bytes) -> str:
+    """Lower-case hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def _read(path: Path, limit_bytes: int) -> bytes:

@@ -7,7 +7,9 @@ reads. Field numbers are those of onnx.proto3; the encoding is protobuf.dev/prog
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -24,6 +26,7 @@ class Attribute(msgspec.Struct):
     """
 
     name: str = ""
+    integer: int = 0
     integers: list[int] = msgspec.field(default_factory=list)
     strings: list[str] = msgspec.field(default_factory=list)
     has_graph: bool = False
@@ -31,19 +34,23 @@ class Attribute(msgspec.Struct):
 
 
 class Node(msgspec.Struct):
-    """One operator of the graph."""
+    """One operator of the graph; `inputs` and `outputs` are names of tensors, "" where an optional one is left out."""
 
     operator: str = ""
     domain: str = ""
+    inputs: list[str] = msgspec.field(default_factory=list)
+    outputs: list[str] = msgspec.field(default_factory=list)
     attributes: dict[str, Attribute] = msgspec.field(default_factory=dict)
 
 
 class OnnxModel(msgspec.Struct):
-    """What admission must know of a file."""
+    """What admission must know of a file. `weights`: the names of the tensors that it holds (initializers)."""
 
     nodes: list[Node] = msgspec.field(default_factory=list)
+    weights: set[str] = msgspec.field(default_factory=set)
     has_graph: bool = False
     has_functions: bool = False
+    has_sparse_weights: bool = False
     has_external_data: bool = False
 
 
@@ -55,8 +62,15 @@ class _Field(NamedTuple):
     data: memoryview | None
 
 
+_SKIPPED = _Field(0, 0, None)
+_SMALL_INTEGERS = re.compile(rb"(?:\x40[\x00-\x7f])+")  # field 8, a varint of one byte
+_MIDDLE_INTEGERS = re.compile(rb"(?:\x40[\x80-\xff][\x00-\x7f])+")  # of two bytes
+_REALS = re.compile(rb"(?:\x3d.{4})+", re.DOTALL)  # field 7, 32 bits
+
+
+@lru_cache(maxsize=1)  # of one file several things are asked
 def read_model(data: bytes) -> OnnxModel:
-    """Read a serialized ModelProto.
+    """Read a serialized ModelProto. Nobody may change the result.
 
     Raises:
         ArtifactRejectedError: it is not one, or it is cut off.
@@ -81,14 +95,19 @@ def _read_graph(data: memoryview, model: OnnxModel) -> None:
             model.has_external_data |= any(a.has_external_data for a in node.attributes.values())
         elif number == 5:
             model.has_external_data |= _is_external(part)
-        elif number == 15:  # a sparse initializer: two tensors, values and indices
-            model.has_external_data |= _has_external(part, tensors={1, 2})
+            model.weights |= {_text(name) for field, name in _parts(part) if field == 8}
+        elif number == 15:
+            model.has_sparse_weights = True
 
 
 def _read_node(data: memoryview) -> Node:
     node = Node()
     for number, part in _parts(data):
-        if number == 4:
+        if number == 1:
+            node.inputs.append(_text(part))
+        elif number == 2:
+            node.outputs.append(_text(part))
+        elif number == 4:
             node.operator = _text(part)
         elif number == 5:
             attribute = _read_attribute(part)
@@ -101,22 +120,40 @@ def _read_node(data: memoryview) -> Node:
 
 
 def _read_attribute(data: memoryview) -> Attribute:
-    attribute = Attribute(has_external_data=_has_external(data, tensors={5, 10}))
-    for number, value, part in _fields(data):
-        if number == 8:
-            attribute.integers.extend([_signed(value)] if part is None else _packed(part))
-        elif part is not None and number == 1:
-            attribute.name = _text(part)
-        elif part is not None and number == 9:
-            attribute.strings.append(_text(part))
-        # A graph, graphs, a sparse tensor, sparse tensors. The last two have no use here, so they count as one.
-        elif number in {6, 11, 22, 23}:
-            attribute.has_graph = True
+    attribute = Attribute()
+    position = 0
+    while position < len(data):
+        # Trees have thousands of numbers, a field each; those of the same length are taken at once.
+        if run := _SMALL_INTEGERS.match(data, position):
+            attribute.integers.extend(data[position + 1 : run.end() : 2])
+            position = run.end()
+        elif run := _MIDDLE_INTEGERS.match(data, position):
+            low, high = (data[position + at : run.end() : 3] for at in (1, 2))
+            attribute.integers.extend((one & 0x7F) | two << 7 for one, two in zip(low, high, strict=True))
+            position = run.end()
+        elif run := _REALS.match(data, position):
+            position = run.end()
+        else:
+            field, position = _field(data, position)
+            _add_to(attribute, field)
     return attribute
 
 
-def _has_external(data: memoryview, tensors: set[int]) -> bool:
-    return any(_is_external(part) for number, part in _parts(data) if number in tensors)
+def _add_to(attribute: Attribute, field: _Field) -> None:
+    number, value, part = field
+    if number == 8:
+        attribute.integers.extend([_signed(value)] if part is None else _packed(part))
+    elif number == 3 and part is None:
+        attribute.integer = _signed(value)
+    # A graph, graphs, a sparse tensor, sparse tensors. The last two have no use here, so they count as one.
+    elif number in {6, 11, 22, 23}:
+        attribute.has_graph = True
+    elif part is not None and number == 1:
+        attribute.name = _text(part)
+    elif part is not None and number == 9:
+        attribute.strings.append(_text(part))
+    elif part is not None and number in {5, 10}:  # a tensor, tensors
+        attribute.has_external_data |= _is_external(part)
 
 
 def _is_external(tensor: memoryview) -> bool:
@@ -146,21 +183,24 @@ def _parts(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _fields(data: memoryview) -> Iterator[_Field]:
-    """The varints and the length-delimited fields; fixed-width ones are skipped."""
     position = 0
     while position < len(data):
-        tag, position = _varint(data, position)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == _VARINT:
-            value, position = _varint(data, position)
-            yield _Field(number, value, None)
-            continue
-        length, position = _length(data, position, wire_type)
-        if length > len(data) - position:
-            raise ArtifactRejectedError("ONNX model is damaged: it ends too early")
-        if wire_type == _BYTES:
-            yield _Field(number, 0, data[position : position + length])
-        position += length
+        field, position = _field(data, position)
+        yield field
+
+
+def _field(data: memoryview, position: int) -> tuple[_Field, int]:
+    """(the field that begins at `position`, position behind it). One of fixed width has number 0 and no value."""
+    tag, position = _varint(data, position)
+    number, wire_type = tag >> 3, tag & 7
+    if wire_type == _VARINT:
+        value, position = _varint(data, position)
+        return _Field(number, value, None), position
+    length, position = _length(data, position, wire_type)
+    end = position + length
+    if end > len(data):
+        raise ArtifactRejectedError("ONNX model is damaged: it ends too early")
+    return (_Field(number, 0, data[position:end]) if wire_type == _BYTES else _SKIPPED), end
 
 
 def _length(data: memoryview, position: int, wire_type: int) -> tuple[int, int]:
@@ -174,6 +214,8 @@ def _length(data: memoryview, position: int, wire_type: int) -> tuple[int, int]:
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
     """(value, position behind it)."""
+    if position < len(data) and data[position] < 0x80:
+        return data[position], position + 1
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(data):

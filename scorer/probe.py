@@ -1,99 +1,183 @@
-"""Loads a file offered for publishing, in a process that may die: `python -m scorer.probe RUNTIME PATH`.
+"""Tries models in throw-away processes, one after another: `python -m scorer.probe`, started by `registry.probing`.
 
-Contract: prints one line of JSON on standard output, {"probed": {...}} or {"refused": "why"}; see `registry.probing`,
-which starts it and explains every other end of it. The limits are set before the file is read. The engine's own output
-never reaches standard output.
+Contract: reads requests from standard input and writes replies to standard output, in the form of
+`registry.probe_wire`; ends when its standard input does. This process has the engines loaded and never looks at a
+model: it forks a child for each (`scorer.throwaway`), which shuts itself in (`scorer.sandbox`) and says so before it is
+given a byte of the request. The child is ended when it has answered too much or for too long, and in any case before
+the reply. What it wrote is passed on unread.
+
+Invariants: one thread, as only that one is there after a fork; so the libraries' own threads are switched off by the
+environment that `registry.probing` gives. A child finds nothing of an earlier request in its memory, since this process
+never has any of it. The working folder is one that is deleted already: nothing is there, nothing can be put there.
+While a child is at work, the end of standard input ends it at once.
 """
 
 from __future__ import annotations
 
+import gc
+import logging
+import math
 import os
-import resource
-import sys
+import tempfile
 import time
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from registry.errors import ScoreMeshError
-from registry.lightgbm_text import check_lightgbm_text
-from registry.model import ModelSchema, Runtime
-from registry.onnx_graph import check_onnx
-from scorer.engine import Engine, LoadedModel, Rows, engine_for
-from scorer.memory import measure_load
+from registry.probe_wire import (
+    ENDED,
+    HEAD,
+    MOST_REASON,
+    MOST_TOLD_BYTES,
+    Hello,
+    Order,
+    Refused,
+    Rewritten,
+    frame,
+    most_answer_bytes,
+    most_artifact_bytes,
+)
+from registry.process import end_with, prepare
+from scorer.admission import admit
+from scorer.sandbox import Limits, enter
+from scorer.throwaway import Throwaway, mapping, skip
+from scorer.warm_up import warm_up
 
-_CHECKS = {Runtime.LIGHTGBM: check_lightgbm_text, Runtime.ONNX: check_onnx}
-_ADDRESS_SPACE_BYTES = 4 << 30
-_CPU_S = 60
-_COPIES = 4
-_REPEATS = 5
+_REQUESTS, _REPLIES = 0, 1
+_START_S = 30.0
 
+_LOG = logging.getLogger(__name__)
 
-def limit_resources() -> None:
-    """Bound what the engine can take: address space, CPU time, no core dump, no file written."""
-    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-
-
-def probe(artifact: bytes, runtime: Runtime) -> dict[str, object]:
-    """Schema, bytes a copy and microseconds a predict; see `registry.probing.Probed`.
-
-    Raises:
-        ScoreMeshError: the file is refused.
-    """
-    _CHECKS[runtime](artifact)
-    engine = engine_for(runtime)
-    schema = engine.describe(artifact)
-    predict_us: dict[str, float] = {}
-    # The first copy also pays for what the engine sets up once a process, so it is not measured.
-    warm = _load_and_run(engine, artifact, schema, predict_us)
-    copies = [measure_load(lambda: _load_and_run(engine, artifact, schema, {})) for _ in range(_COPIES)]
-    measured = max(taken for _, taken in copies)
-    resident_bytes = max(measured, warm.resident_bytes)
-    for model in (warm, *(model for model, _ in copies)):
-        model.close()
-    return {"schema": schema, "resident_bytes": resident_bytes, "predict_us": predict_us}
+# Does its work on the model and writes frames to the first file; runs inside the sandbox. The second is a memfd.
+Work = Callable[[bytes, Order, int, int], None]
 
 
-def _load_and_run(engine: Engine, artifact: bytes, schema: ModelSchema, predict_us: dict[str, float]) -> LoadedModel:
-    model = engine.load(artifact, schema)
-    for count in (1, 64):
-        rows = _some_rows(schema, count)
-        predict_us[str(count)] = min(_timed_us(model, rows) for _ in range(_REPEATS))
-    return model
+class Head(NamedTuple):
+    """Of a request; see `registry.probe_wire`."""
+
+    order_bytes: int
+    data_bytes: int
+    cpu_s: float
+    timeout_s: float
 
 
-def _some_rows(schema: ModelSchema, count: int) -> Rows:
-    """Rows of many magnitudes, so that different branches of a tree are taken; the same at each run."""
-    generator = np.random.default_rng(0)
-    dense = generator.standard_cauchy(size=(count, len(schema.features))) * 10
-    return Rows(dense, {column: ["a"] * count for column in schema.string_columns})
-
-
-def _timed_us(model: LoadedModel, rows: Rows) -> float:
-    start = time.perf_counter()
-    model.predict(rows)
-    return (time.perf_counter() - start) * 1e6
-
-
-def main(runtime: str, path: str) -> None:
-    """Probe one file and print the outcome."""
-    limit_resources()
-    answer = os.dup(1)
-    os.dup2(2, 1)
-    outcome: dict[str, object]
+def try_model(data: bytes, order: Order, answer: int, memory: int) -> None:
+    """The `Work` of this program."""
     try:
-        outcome = {"probed": probe(Path(path).read_bytes(), Runtime(runtime))}
+        found = frame(admit(data, order, lambda artifact: _write(answer, frame(Rewritten(artifact))), memory))
     except ScoreMeshError as error:
-        outcome = {"refused": error.message}
+        found = _refusal(error.message)
+    if len(found) > MOST_TOLD_BYTES:
+        found = _refusal(f"names, categories and golden rows take {len(found)} bytes, at most {MOST_TOLD_BYTES} may be")
+    _write(answer, found)
+
+
+def _refusal(why: str) -> bytes:
+    return frame(Refused(why[: MOST_REASON + 1]))  # one more shows that there was more
+
+
+def serve(work: Work) -> None:
+    """Answer requests with `work` until there are no more."""
+    _hide_folder()
+    requests, replies = os.dup(_REQUESTS), os.dup(_REPLIES)
+    os.dup2(2, _REPLIES)  # whatever a library prints is no reply
+    _settle()
+    told = _missing()
+    _write(replies, frame(Hello(tuple(told))))
+    while len(head := _read(requests, HEAD.size)) == HEAD.size:
+        _attend(Head(*HEAD.unpack(head)), work, requests, replies, told)
+
+
+def _hide_folder() -> None:
+    folder = tempfile.mkdtemp(prefix="scoremesh-probe-")
+    os.chdir(folder)
+    os.rmdir(folder)  # noqa: PTH106 -- a path that is gone is of no use
+
+
+def _settle() -> None:
+    """Load what the children will want, so that they share it, and keep the collector from copying it."""
+    warm_up()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def _missing() -> list[str]:
+    """What the sandbox lacks here, as found by a child that enters it and does nothing else."""
+    parent = os.getpid()
+    child = Throwaway(lambda _, telling: _enter(Limits(), [telling], parent, telling), time.monotonic() + _START_S)
+    try:
+        return _lines(child.first_words())
+    finally:
+        child.end()
+
+
+def _enter(limits: Limits, keep: list[int], parent: int, telling: int) -> None:
+    """Shut this process in, and tell what of that could not be had; read by `_lines`."""
+    _write(telling, ("\n".join(enter(limits, keep, parent)) + "\n").encode())  # a line even where all holds
+
+
+def _lines(first_words: bytes) -> list[str]:
+    return [line for line in first_words.decode().split("\n") if line]
+
+
+def _attend(head: Head, work: Work, requests: int, replies: int, told: list[str]) -> None:
+    """Take one request and answer it. `told`: what is known to be missing; gets what is new."""
+    child = Throwaway(partial(_try, head, work, os.getpid()), time.monotonic() + head.timeout_s)
+    with mapping(most_answer_bytes(head.data_bytes) + 1) as answer:
+        try:
+            _warn_once(_lines(child.first_words()), told)
+            skip(requests, child.give(requests, head.order_bytes + head.data_bytes))
+            ending, length = child.hear(answer, requests)
+        finally:
+            exit_code = child.end()
+        _write(replies, ENDED.pack(ending, exit_code, length))
+        _write(replies, answer[:length])
+
+
+def _warn_once(missing: list[str], told: list[str]) -> None:
+    for what in missing:
+        if what not in told:
+            told.append(what)
+            _LOG.warning("a model was tried without a part of the sandbox that could be had before: %s", what)
+
+
+def _try(head: Head, work: Work, parent: int, taking: int, telling: int) -> None:
+    """What the child does; the request is only read inside the sandbox."""
+    memory = os.memfd_create("scratch")  # inside none can be made
+    limits = Limits(cpu_s=math.ceil(head.cpu_s), file_bytes=2 * most_artifact_bytes(head.data_bytes))
+    _enter(limits, [taking, telling, memory], parent, telling)
+    try:
+        with open(taking, "rb") as request:
+            order, data = request.read(head.order_bytes), request.read(head.data_bytes)
+        work(data, msgspec.json.decode(order, type=Order), telling, memory)
     except MemoryError:
-        outcome = {"refused": f"the model wants more than {_ADDRESS_SPACE_BYTES >> 30} GiB of memory"}
-    with os.fdopen(answer, "wb") as output:
-        output.write(msgspec.json.encode(outcome) + b"\n")
+        _write(telling, _refusal(f"the model wants more than {limits.address_space_bytes >> 30} GiB of memory"))
+
+
+def _read(source: int, size: int) -> bytes:
+    """`size` bytes, or fewer at the end."""
+    data = b""
+    while len(data) < size and (piece := os.read(source, size - len(data))):
+        data += piece
+    return data
+
+
+def _write(target: int, data: bytes | memoryview) -> None:
+    with memoryview(data) as rest:
+        written = 0
+        while written < len(rest):
+            written += os.write(target, rest[written:])
+
+
+def main() -> None:
+    """Run until standard input ends."""
+    prepare()
+    serve(try_model)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    end_with(main)

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from ctypes import byref, c_char, c_int64, c_void_p
 
+import msgspec
 import numpy as np
 
 from registry.errors import ModelUnusableError
+from registry.lightgbm_categories import read_categories
 from registry.lightgbm_text import describe_lightgbm_text
 from registry.model import ModelSchema, OutputKind, OutputSchema
 from scorer.engine import Rows, check_dense
@@ -42,7 +44,8 @@ class LightGBMModel:
         except BaseException:
             self._giving_up.free(self._booster)
             raise
-        self.resident_bytes = len(artifact) * 9 // 10 + 4096
+        # Of a text without training notes, which is what scorers load.
+        self.resident_bytes = len(artifact) * 17 // 10 + 4096
 
     def _prepare(self, schema: ModelSchema) -> None:
         # A binary classifier gives one number a row, p of the second class. "multiclass" with two classes gives two.
@@ -129,8 +132,9 @@ class LightGBMEngine:
         return LightGBMModel(artifact, schema)
 
     def describe(self, artifact: bytes) -> ModelSchema:
-        """As `Engine.describe`; reads the header of the text, without the library."""
-        return describe_lightgbm_text(artifact)
+        """As `Engine.describe`; reads the text around the trees, without the library."""
+        dtypes, categories = read_categories(artifact)
+        return msgspec.structs.replace(describe_lightgbm_text(artifact), dtypes=dtypes, categories=categories)
 
 
 ENGINE = LightGBMEngine()

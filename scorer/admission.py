@@ -1,0 +1,191 @@
+"""What the throw-away process does to one model: check, rewrite, load, score, measure.
+
+Contract: nothing here protects anybody; `scorer.sandbox` does. The order matters. The static check and the rewriting of
+a LightGBM text are Python and hand the result out before the engine reads a byte, so that a file that takes over the
+engine can't change what scorers will load. ONNX Runtime itself optimises a graph, after the static check.
+
+- The rewritten model and the one that was offered are both loaded and score the golden rows. LightGBM must answer the
+  same bit for bit. ONNX may differ by 1e-6 of the greater of 1 and the number, as fused operators round differently;
+  where it differs by more, scorers get the graph as it was offered.
+- Golden rows that came with the offer must get their answers within their tolerance; without them, rows are made up.
+- Bytes are measured over several copies of what scorers will load, each after it has scored; the first copy also pays
+  for what the engine sets up once a process, so it isn't measured. Microseconds are the best of several.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from registry.errors import ArtifactRejectedError
+from registry.lightgbm_slim import slim
+from registry.lightgbm_text import check_lightgbm_text
+from registry.manifest import GoldenRows
+from registry.model import ModelSchema, Runtime
+from registry.onnx_graph import check_onnx
+from registry.probe_wire import CONTROL, Findings, Order, least_resident_bytes, most_memory_bytes, names_of
+from scorer.engine import LoadedModel, Rows, engine_for
+from scorer.golden import TOLERANCES, compare, generate, generated_count, record, to_rows
+from scorer.memory import measure_load
+from scorer.onnx_optimise import optimise
+
+_PACKAGES = {Runtime.LIGHTGBM: "lightgbm", Runtime.ONNX: "onnxruntime"}
+_COPIES = 4
+_LARGE_BYTES = 8 << 20  # one copy of a large model tells its size, and four may not fit
+_REPEATS = 5
+_COUNTS = (1, 64)
+_MOST_ROWS = 256  # that scorers give to one run of ONNX Runtime
+_RUN_BYTES = 512 << 20
+_ONNX_DIFFERENCE = 1e-6
+
+
+@cache
+def runtime_version(runtime: Runtime) -> str:
+    """Of the installed engine. Reads files at the first call."""
+    return metadata.version(_PACKAGES[runtime])
+
+
+def admit(data: bytes, order: Order, hand_out: Callable[[bytes], None], memory: int | None = None) -> Findings:
+    """Try a model; `hand_out` gets the rewritten bytes as soon as they are there. `memory`: see `onnx_optimise`.
+
+    Raises:
+        ScoreMeshError: no scorer may load it.
+    """
+    _check(data, order.runtime)
+    room_bytes = most_memory_bytes(len(data))
+    with _at_most_more(room_bytes):
+        try:
+            return _admit_checked(data, order, hand_out, memory)
+        except MemoryError as error:
+            raise ArtifactRejectedError(f"the model wants more than {room_bytes >> 20} MiB of memory") from error
+
+
+def _admit_checked(data: bytes, order: Order, hand_out: Callable[[bytes], None], memory: int | None) -> Findings:
+    runtime = order.runtime
+    artifact = slim(data) if runtime is Runtime.LIGHTGBM else optimise(data, memory)
+    hand_out(artifact)
+    schema = engine_for(runtime).describe(data)
+    _check_names(schema)
+    rows = _golden_rows(order.golden, schema, runtime)
+    before, after = (_answers(some, schema, runtime, rows) for some in (data, artifact))
+    if runtime is Runtime.LIGHTGBM:
+        _require_identical(before, after)
+    rewritten = runtime is Runtime.LIGHTGBM or _near(before, after)
+    golden = _golden(order.golden, rows, schema, after if rewritten else before, runtime)
+    resident_bytes, predict_us = _measure(artifact if rewritten else data, schema, runtime)
+    return Findings(schema, resident_bytes, predict_us, runtime_version(runtime), golden, rewritten)
+
+
+def _check(data: bytes, runtime: Runtime) -> None:
+    if runtime is Runtime.LIGHTGBM:
+        check_lightgbm_text(data)
+    else:
+        check_onnx(data)
+
+
+def _check_names(schema: ModelSchema) -> None:
+    bad = next(filter(CONTROL.search, names_of(schema)), None)
+    if bad is not None:
+        raise ArtifactRejectedError(f"the name {bad[:200]!r} of a feature or output has a control character")
+
+
+def _golden_rows(golden: GoldenRows | None, schema: ModelSchema, runtime: Runtime) -> Rows:
+    if golden is not None:
+        return to_rows(golden, schema)
+    # What ONNX operators make of NaN depends on how they were fused.
+    return generate(schema, generated_count(schema), missing=runtime is Runtime.LIGHTGBM)
+
+
+def _answers(artifact: bytes, schema: ModelSchema, runtime: Runtime, rows: Rows) -> list[np.ndarray]:
+    model = engine_for(runtime).load(artifact, schema)
+    try:
+        return model.predict(rows)
+    finally:
+        model.close()
+
+
+def _require_identical(before: list[np.ndarray], after: list[np.ndarray]) -> None:
+    if not all(np.array_equal(a.view(np.int64), b.view(np.int64)) for a, b in zip(before, after, strict=True)):
+        raise ArtifactRejectedError("the model answers differently after it was rewritten without its training notes")
+
+
+def _near(before: list[np.ndarray], after: list[np.ndarray]) -> bool:
+    return all(
+        np.allclose(b, a, rtol=_ONNX_DIFFERENCE, atol=_ONNX_DIFFERENCE, equal_nan=True)
+        for a, b in zip(before, after, strict=True)
+    )
+
+
+def _golden(
+    offered: GoldenRows | None, rows: Rows, schema: ModelSchema, answers: list[np.ndarray], runtime: Runtime
+) -> GoldenRows:
+    if offered is None:
+        return record(rows, schema, answers, TOLERANCES[runtime])
+    compare(offered, schema, answers)
+    return record(rows, schema, answers, max(offered.tolerance, TOLERANCES[runtime]))
+
+
+def _measure(artifact: bytes, schema: ModelSchema, runtime: Runtime) -> tuple[int, dict[str, float]]:
+    """(bytes of one copy, microseconds of a predict by its number of rows)."""
+    engine = engine_for(runtime)
+    batches = {str(count): generate(schema, count, missing=False) for count in _COUNTS}
+
+    def load_and_run() -> LoadedModel:
+        model = engine.load(artifact, schema)
+        for rows in batches.values():
+            model.predict(rows)
+        return model
+
+    models = [load_and_run()]
+    try:
+        if runtime is Runtime.ONNX:
+            _try_most_rows(models[0], schema)
+        copies = [measure_load(load_and_run) for _ in range(_COPIES if len(artifact) < _LARGE_BYTES else 1)]
+        models += [model for model, _ in copies]
+        predict_us = {count: _best_us(models[0], rows) for count, rows in batches.items()}
+        taken_bytes = max(models[0].resident_bytes, *(taken for _, taken in copies))
+        return max(taken_bytes, least_resident_bytes(len(artifact))), predict_us
+    finally:
+        for model in models:
+            model.close()
+
+
+def _best_us(model: LoadedModel, rows: Rows) -> float:
+    taken = []
+    for _ in range(_REPEATS):
+        began = perf_counter()
+        model.predict(rows)
+        taken.append(perf_counter() - began)
+    return round(min(taken) * 1e6, 2)
+
+
+def _try_most_rows(model: LoadedModel, schema: ModelSchema) -> None:
+    """A graph may be small and yet make large tensors; what it takes for the most rows of one run bounds every run."""
+    rows = generate(schema, _MOST_ROWS, missing=False)
+    with _at_most_more(_RUN_BYTES):
+        try:
+            model.predict(rows)
+        except Exception as error:  # of memory, by whatever name the engine gives it: 64 rows went well
+            raise ArtifactRejectedError(
+                f"the model can't score {_MOST_ROWS} rows with {_RUN_BYTES >> 20} MiB of memory"
+            ) from error
+
+
+@contextmanager
+def _at_most_more(room_bytes: int) -> Iterator[None]:
+    """Let this process take at most so much more address space meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    wanted = taken + room_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if soft == resource.RLIM_INFINITY else min(wanted, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
