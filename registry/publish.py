@@ -1,65 +1,54 @@
 """Publishing: a file becomes an immutable version, and aliases come to point at it.
 
-Contract: the steps are artifact, manifest, alias record (all in object storage, each created once and never replaced),
-then the mirror of the newest alias record in etcd. Nobody sees a step before all that it points at is there, so a
-publisher that dies at any point leaves nothing half visible, and running it again finishes the work. Any number of
-publishers may run at once: a version number and an alias revision each go to one of them, and etcd only ever moves to
-a higher alias revision, so that a slow publisher can't undo what a later one did.
-
-Every change, also a version without an alias, makes an alias record: its arrival in etcd is what tells scorers that
-something they looked for in vain may be there now.
+Contract: the steps are a number, artifact, source, schema, manifest, model record (all in object storage, each created
+once and never replaced), then the mirror of the newest model record in etcd. Nobody can score a step before all that it
+points at is there, so a publisher that dies at any point leaves nothing half visible, and running it again finishes the
+work. Any number of publishers may run at once: a version number and a record's revision each go to one of them, and
+etcd only ever moves to a higher revision, so that a slow publisher can't undo what a later one did. An alias is pointed
+at a version only while the contract and the application are those that the version was checked against.
 """
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import msgspec
-
-from registry.artifacts import ArtifactStore
-from registry.errors import (
-    ConflictError,
-    InvalidRequestError,
-    ModelNotFoundError,
-    ScoreMeshError,
-    VersionExistsError,
-)
-from registry.etcd import Etcd
-from registry.keys import Keys, decode_model, encode
-from registry.layout import next_version
+from registry import contract, numbering
+from registry.alias_moves import AliasMoves
+from registry.change import UNCHECKED, Checked, UncheckedError
+from registry.errors import ConflictError, InvalidRequestError, NotFoundError, VersionExistsError
+from registry.layout import artifact_path, schema_path
+from registry.ledger import Ledger, new_nonce, utc_now
 from registry.library import Library
-from registry.manifest import AliasRecord, Manifest
-from registry.model import LIVE, ModelRecord, ModelRef, Runtime, check_name
-from registry.offer import Offer, Prober, examine, read_offer
+from registry.manifest import AliasRecord, Manifest, encode_schema, schema_digest
+from registry.model import LIVE, ApplicationRecord, ModelRef, ModelSchema, Runtime, check_name
+from registry.next_record import MOST_ALIASES, Condition
+from registry.offer import Admit, Admitted, Facts, Offer, read_offer, sha256
 
 SIZE_LIMIT_BYTES = 256 << 20
-_SYNCERS = 16
+NO_FACTS = Facts()
 
 
 class Publisher:
-    """Publishes into one store and one cluster. `library` reads what is published. Holds no task of its own.
-
-    `prober`: runs a model where it can do no harm, `registry.probing.probe`. `published_by`: noted in the manifests.
+    """Publishes what `admit` admits. `moves` points the aliases. `published_by`: noted in the manifests. Holds no task
+    of its own.
     """
 
     def __init__(
         self,
-        store: ArtifactStore,
-        etcd: Etcd,
-        keys: Keys,
-        prober: Prober,
+        ledger: Ledger,
+        moves: AliasMoves,
+        admit: Admit,
         *,
         published_by: str = "",
         size_limit_bytes: int = SIZE_LIMIT_BYTES,
     ) -> None:
-        self.library = Library(store)
-        self._etcd = etcd
-        self._keys = keys
-        self._prober = prober
+        self.ledger = ledger
+        self.library: Library = ledger.library
+        self._moves = moves
+        self._admit = admit
         self._published_by = published_by
         self._size_limit_bytes = size_limit_bytes
 
@@ -71,154 +60,172 @@ class Publisher:
         version: str | None = None,
         runtime: Runtime | None = None,
         aliases: Sequence[str] = (LIVE,),
-        labels: Mapping[str, str] | None = None,
+        facts: Facts = NO_FACTS,
+        request_id: str = "",
     ) -> Manifest:
-        """Publish a model file and point `aliases` at it. Without `version` it gets the next free number; with one,
-        doing the same again succeeds and returns the manifest of the first time. Without `runtime` the file tells it.
+        """Publish a model file and point `aliases` at it. Without `version` it gets the next free number. Doing the
+        same again with the same `version` or `request_id` succeeds and returns the manifest of the first time; see
+        `registry.numbering.known_version` for how long a request is known. Without `runtime` the file tells it.
 
         Raises:
             ArtifactRejectedError: the file can't be read, is too large, or is no model that a scorer may load.
-            VersionExistsError: the version is published with other content.
-            InvalidRequestError: a name that can't be one.
+            ContractBrokenError: its schema breaks the model's or the application's contract; also one that it was given
+                while this was under way, and then the version is published but no alias was moved.
+            VersionExistsError: the version, or the request id, is published with other content.
+            NotFoundError: there is no such application.
+            ConflictError: the tenant is being deleted, or the request id was used for something else.
+            NotPreparedError: it is published, but scorers couldn't load it, so no alias was moved.
+            InvalidRequestError: a name that can't be one, or too many aliases.
             StoreUnavailableError: run it again.
-            EtcdUnavailableError: it is published, but scorers don't know yet; `sync` tells them.
+            EtcdUnavailableError: it is published, but scorers don't know yet; `scoremesh rebuild` tells them.
         """
         _check_names(ref, version, aliases)
-        offer = await read_offer(path, runtime, self._size_limit_bytes)
-        manifest = await self._find_same(ref, version, offer) if version else None
-        if manifest is None:
-            draft = await self._draft(ref, offer, version or "", labels or {})
-            manifest = await (self._create_named(draft) if version else self._create_numbered(draft))
-        await self._change_aliases(ref, dict.fromkeys(aliases, manifest.version))
-        await self._index(ref, f"version {manifest.version} of model {ref} is stored")
+        offer = await read_offer(path, runtime, self._size_limit_bytes, facts.golden)
+        record = await self.ledger.record(ref)
+        known = await numbering.known_version(self.library, ref, offer, request_id, record, version)
+        found = await self.library.find_manifest(ref, known) if known else None
+        checked = _Checked(facts.application or record.application, UNCHECKED)
+        if found is None:
+            await self._application(facts.application, record)  # Refused before a number is taken.
+            number = known or await numbering.take_number(self.library, ref, offer, request_id, record)
+            _check_not_deleted(ref, number, record)
+            admitted = await self._admit(offer)
+            record = await self.ledger.record(ref)  # Trying a model takes time: what holds now is its contract.
+            checked = await self._check(ref, record, facts, admitted.schema)
+            if version is not None:
+                await numbering.take_name(self.library, ref, version, offer, request_id)
+            found = await self._create(ref, number, offer, admitted, checked.application, facts, request_id)
+        manifest = _same(found, offer)
+        await self._tell(manifest, aliases, facts, request_id, record, checked)
         return manifest
 
-    async def set_alias(self, ref: ModelRef, alias: str, version: str, *, expected: str | None = None) -> None:
-        """Point an alias at a published version. With `expected` only if it points at that version until now, "" for
-        an alias that must be new; an alias that points at `version` already is as it should be.
-
-        Raises:
-            ModelNotFoundError: the version was never published.
-            ConflictError: the alias isn't at `expected`.
-            StoreUnavailableError, EtcdUnavailableError: as for `publish`.
-        """
-        _check_names(ref, version, (alias,))
-        await self.library.read_manifest(ref, version)
-        await self._change_aliases(ref, {alias: version}, {} if expected is None else {alias: expected})
-        await self._index(ref, f"alias {alias} of model {ref} is stored")
-
-    async def sync(self, ref: ModelRef) -> ModelRecord:
-        """Bring the newest alias record of a model to etcd, unless etcd has it or a newer one. Returns what etcd has.
-
-        Raises:
-            ModelNotFoundError: the model has no alias record.
-            StoreUnavailableError, EtcdUnavailableError: run it again.
-        """
-        synced = await self._sync_known(ref)
-        if synced is None:
-            raise ModelNotFoundError(f"tenant {ref.tenant!r} has no model {ref.model!r}")
-        return synced
-
-    async def sync_all(self) -> int:
-        """Bring every model of the store to etcd, as after etcd lost its data. Returns how many models there are.
-
-        Raises:
-            StoreUnavailableError, EtcdUnavailableError: it stopped in the middle; run it again.
-        """
-        tenants = await self.library.list_tenants()
-        refs = [ModelRef(tenant, model) for tenant in tenants for model in await self.library.list_models(tenant)]
-        left = iter(refs)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                workers = [tasks.create_task(self._sync_each(left)) for _ in range(_SYNCERS)]
-        except* ScoreMeshError as failures:
-            raise failures.exceptions[0] from None
-        return sum(worker.result() for worker in workers)
-
-    async def _sync_each(self, refs: Iterator[ModelRef]) -> int:
-        return sum([await self._sync_known(ref) is not None for ref in refs])
-
-    async def _sync_known(self, ref: ModelRef) -> ModelRecord | None:
-        key = self._keys.model(ref)
+    async def _tell(
+        self,
+        manifest: Manifest,
+        aliases: Sequence[str],
+        facts: Facts,
+        request_id: str,
+        record: AliasRecord,
+        checked: _Checked,
+    ) -> None:
+        """Point the aliases, while the record is as it was when the version was checked; else check it again."""
+        ref, version, condition = manifest.ref, manifest.to_version(), Condition(request_id)
         while True:
-            wanted = await self.library.index_entry(ref)
-            if wanted is None:
-                return None
-            _, found = await self._etcd.get(key)
-            held = _decode(found.value) if found is not None else None
-            if held is not None and held.revision >= wanted.revision:
-                return held
-            if await self._swap(key, encode(wanted), found.mod_revision if found is not None else 0):
-                return wanted
+            told = {"application": checked.application}
+            if facts.allow_breaking or not record.contract:  # The first version of a model is its contract.
+                told["contract"] = manifest.schema
+            try:
+                await self._moves.publish(ref, version, aliases, condition, told, record, checked.record)
+            except UncheckedError:
+                record = await self.ledger.record(ref)
+                schema = await self.library.read_schema(ref.tenant, manifest.schema)
+                checked = await self._check(ref, record, facts, schema)
+            else:
+                return
 
-    async def _find_same(self, ref: ModelRef, version: str, offer: Offer) -> Manifest | None:
-        """The manifest of an earlier run of the same publishing, or None when the version is free."""
-        found = await self.library.find_manifest(ref, version)
-        return _same(found, offer.digest, offer.runtime) if found is not None else None
-
-    async def _draft(self, ref: ModelRef, offer: Offer, version: str, labels: Mapping[str, str]) -> Manifest:
-        """Try the model out, store its bytes, and say all about it."""
-        probed = await examine(offer, self._prober)
-        return Manifest(
+    async def _create(
+        self,
+        ref: ModelRef,
+        version: str,
+        offer: Offer,
+        admitted: Admitted,
+        application: str,
+        facts: Facts,
+        request_id: str,
+    ) -> Manifest:
+        """Store all that a version is."""
+        stored = await self._store(ref.tenant, offer, admitted)
+        draft = Manifest(
             tenant=ref.tenant,
             model=ref.model,
             version=version,
+            application=application,
             runtime=offer.runtime,
-            digest=offer.digest,
-            uri=await self.library.create_artifact(offer.digest, offer.data),
-            artifact_bytes=len(offer.data),
-            resident_bytes=probed.resident_bytes,
-            schema=probed.schema,
-            predict_us=probed.predict_us,
-            created_at=_now(),
-            nonce=uuid.uuid4().hex,
+            runtime_version=admitted.runtime_version,
+            source=offer.digest,
+            source_bytes=len(offer.data),
+            artifact=stored.artifact,
+            artifact_bytes=len(admitted.artifact),
+            schema=stored.schema,
+            resident_bytes=admitted.resident_bytes,
+            predict_us=admitted.predict_us,
+            golden=admitted.golden,
+            transforms=facts.transforms,
+            training=facts.training,
+            labels=facts.labels,
+            signature=facts.signature,
+            created_at=utc_now(),
+            nonce=new_nonce(),
             published_by=self._published_by,
-            labels=dict(labels),
+            request_id=request_id,
         )
+        found = await self.library.create_manifest(draft)
+        await self._keep(stored.shared)
+        return found
 
-    async def _create_named(self, draft: Manifest) -> Manifest:
-        return _same(await self.library.create_manifest(draft), draft.digest, draft.runtime)
+    async def _store(self, tenant: str, offer: Offer, admitted: Admitted) -> _Stored:
+        """Store the bytes that scorers load, those that were offered, and the schema."""
+        artifact = offer.digest if admitted.artifact == offer.data else sha256(admitted.artifact)
+        schema = schema_digest(admitted.schema)
+        objects = {
+            artifact_path(tenant, offer.digest): offer.data,
+            artifact_path(tenant, artifact): admitted.artifact,
+            schema_path(tenant, schema): encode_schema(admitted.schema),
+        }
+        created = await asyncio.gather(*(self.library.store.create(path, data) for path, data in objects.items()))
+        shared = {path: objects[path] for path, new in zip(objects, created, strict=True) if not new}
+        return _Stored(artifact, schema, shared)
 
-    async def _create_numbered(self, draft: Manifest) -> Manifest:
-        while True:
-            number = next_version(await self.library.list_versions(draft.ref))
-            manifest = await self.library.create_manifest(msgspec.structs.replace(draft, version=number))
-            if manifest.nonce == draft.nonce:
-                return manifest
+    async def _keep(self, objects: Mapping[str, bytes]) -> None:
+        """Store again what was there already and went meanwhile, by the deletion of a version that needed it too. Done
+        after the manifest: a later deletion sees that we need it (see `registry.deletion_uses`).
+        """
+        for path, data in objects.items():
+            if not await self.library.store.exists(path):
+                await self.library.store.create(path, data)
 
-    async def _change_aliases(
-        self, ref: ModelRef, wanted: Mapping[str, str], expected: Mapping[str, str] | None = None
-    ) -> None:
-        while True:
-            current = await self.library.newest_aliases(ref)
-            aliases = current.aliases if current is not None else {}
-            if wanted and wanted.items() <= aliases.items():
-                return
-            _check_expected(ref, aliases, expected or {})
-            previous = current.revision if current is not None else 0
-            record = AliasRecord(
-                revision=previous + 1,
-                aliases=aliases | dict(wanted),
-                created_at=_now(),
-                nonce=uuid.uuid4().hex,
-                previous=previous,
-            )
-            if await self.library.create_aliases(ref, record):
-                return
+    async def _application(self, named: str, record: AliasRecord) -> ApplicationRecord | None:
+        """The application that a new version is of: the one that its publisher names, else the model's, unless that was
+        deleted. Raises NotFoundError where there is none of the name.
+        """
+        application = named or record.application
+        found = await self.library.newest_application(application) if application else None
+        if found is not None and not found.deleted:
+            return found
+        if named:
+            raise NotFoundError(f"there is no application {named!r}")
+        return None
 
-    async def _index(self, ref: ModelRef, done: str) -> None:
-        """Sync as the last step of a change; `done` tells what a failure leaves behind."""
-        try:
-            await self.sync(ref)
-        except ScoreMeshError as error:
-            hint = f"{done}, but not yet in etcd: run `scoremesh sync {ref}` to finish; {error.message}"
-            raise type(error)(hint) from error
+    async def _check(self, ref: ModelRef, record: AliasRecord, facts: Facts, schema: ModelSchema) -> _Checked:
+        """Check a schema against what holds."""
+        application = await self._application(facts.application, record)
+        if not facts.allow_breaking:
+            if record.contract and record.contract != schema_digest(schema):
+                contract.check(f"model {ref}", await self.library.read_schema(ref.tenant, record.contract), schema)
+            if application is not None and application.contract is not None:
+                contract.check(f"application {application.application}", application.contract, schema)
+        name = application.application if application is not None else ""
+        return _Checked(name, Checked(record.contract, record.application))
 
-    async def _swap(self, key: bytes, value: bytes, expected_mod_revision: int) -> bool:
-        try:
-            return (await self._etcd.compare_and_swap(key, value, expected_mod_revision)).succeeded
-        except ConflictError:
-            return False  # Whether it was written is unknown: the caller looks again.
+
+class _Checked(NamedTuple):
+    """What a version was checked against. `application`: what it is of, "" for none."""
+
+    application: str
+    record: Checked
+
+
+class _Stored(NamedTuple):
+    """Digests of what scorers load and of its schema; `shared`: the bytes, by path, of what was there already."""
+
+    artifact: str
+    schema: str
+    shared: dict[str, bytes]
+
+
+def _check_not_deleted(ref: ModelRef, version: str, record: AliasRecord) -> None:
+    if version in record.deleted:
+        raise ConflictError(f"version {version} of model {ref} was deleted; its name is not used again")
 
 
 def _check_names(ref: ModelRef, version: str | None, aliases: Sequence[str]) -> None:
@@ -228,33 +235,16 @@ def _check_names(ref: ModelRef, version: str | None, aliases: Sequence[str]) -> 
         check_name("version", version)
     if isinstance(aliases, str):
         raise InvalidRequestError("aliases must be several names, not one string")
+    if len({*aliases}) > MOST_ALIASES:
+        raise InvalidRequestError(f"a model can't have more than {MOST_ALIASES} aliases")
     for alias in aliases:
         check_name("alias", alias)
 
 
-def _check_expected(ref: ModelRef, aliases: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    for alias, version in expected.items():
-        actual = aliases.get(alias, "")
-        if actual != version:
-            raise ConflictError(f"alias {alias} of model {ref} is at {actual or 'nothing'}, not {version or 'nothing'}")
-
-
-def _same(found: Manifest, digest: str, runtime: Runtime) -> Manifest:
-    if (found.digest, found.runtime) == (digest, runtime):
+def _same(found: Manifest, offer: Offer) -> Manifest:
+    if (found.source, found.runtime) == (offer.digest, offer.runtime):
         return found
     raise VersionExistsError(
         f"version {found.version} of model {found.ref} is published already with other content "
-        f"({found.runtime.value}, sha256 {found.digest}); publish under another version"
+        f"({found.runtime.value}, sha256 {found.source}); publish under another version"
     )
-
-
-def _decode(value: bytes) -> ModelRecord | None:
-    """What etcd has; None for a damaged entry, which a sync replaces."""
-    try:
-        return decode_model(value)
-    except msgspec.DecodeError:
-        return None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
