@@ -1,22 +1,24 @@
 """The models in memory: borrow one, and it's loaded if it must be.
 
 Contract: `peek` answers at once; what it returns may be used until the next await. `borrow` waits for the load, which
-one task does for all who ask, and keeps the model from being evicted until it's given back.
+one task does for all who ask, and keeps the model from being evicted until it's given back. `purge` drops a tenant's
+models: at once, or after their last use.
 
 Invariants: every loaded model is closed exactly once, after its last use; the bytes of all models, loaded and being
-loaded, stay within the budget; a waiter that goes away leaves the load alone.
+loaded, stay within the budget, one that turns out larger than was said included: others go for it, or it does; a waiter
+that goes away leaves the load alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable
 from typing import NamedTuple
 
-from registry.errors import ModelUnusableError, OverloadedError
+from registry.errors import ModelUnusableError, OverloadedError, ScoreMeshError
 from registry.flight import Flight
-from registry.model import ModelVersion
+from registry.model import ModelSchema, ModelVersion
 from scorer.engine import LoadedModel
 from scorer.lru import LruBytes
 
@@ -25,14 +27,16 @@ _RETRY_AFTER_MS = 200
 
 class Resident(NamedTuple):
     """A loaded model, and how it came in. `residency`: the value of scoremesh.scoring.v1.Residency for the request that
-    had to wait for it.
+    had to wait for it. `tenant`: whose it is; filled in by the cache.
     """
 
     model: LoadedModel
+    schema: ModelSchema
     nbytes: int
     residency: int
     fetch_us: int
     load_us: int
+    tenant: str = ""
 
 
 Load = Callable[[ModelVersion], Awaitable[Resident]]
@@ -42,11 +46,14 @@ class ModelCache:
     """See the module. `on_evicted` is called after models were closed, with their number."""
 
     def __init__(self, capacity_bytes: int, load: Load, on_evicted: Callable[[int], None]) -> None:
+        self.capacity_bytes = capacity_bytes
         self._lru: LruBytes[str, Resident] = LruBytes(capacity_bytes)
         self._load = load
         self._on_evicted = on_evicted
         self._flight: Flight[str, None] = Flight()
         self._waiting: Counter[str] = Counter()
+        self._loading: dict[str, str] = {}  # The tenant of each package that is being loaded.
+        self._purged: set[str] = set()  # Packages in use, or being loaded, that go after their last use.
         self.peek = self._lru.get
 
     @property
@@ -57,6 +64,48 @@ class ModelCache:
     def __len__(self) -> int:
         return len(self._lru)
 
+    def holds(self, package: str) -> bool:
+        """Whether it's loaded or being loaded."""
+        return package in self._lru or package in self._flight
+
+    def keep(self, package: str) -> Callable[[], None]:
+        """Keep a loaded model from being evicted until the function that this returns is called; once."""
+        self._lru.pin(package)
+        return lambda: self._unpin(package)
+
+    def is_leaving(self, package: str) -> bool:
+        """Whether it was purged and goes after its last use."""
+        return package in self._purged
+
+    def purge(self, tenant: str, packages: Container[str]) -> list[str]:
+        """Drop a tenant's models, and these packages; returns those found. What is in use goes after its last use, and
+        isn't found again.
+        """
+        owners = {package: resident.tenant for package, resident in self._lru.items()} | self._loading
+        owners = {package: owner for package, owner in owners.items() if package not in self._purged}
+        found = [package for package, owner in owners.items() if owner == tenant or package in packages]
+        self._purged.update(found)
+        self._leave(found)
+        return found
+
+    async def wait_purged(self) -> None:
+        """Wait until those purged ones that are being loaded have come in or failed."""
+        for package in self._purged & self._loading.keys():
+            with contextlib.suppress(Exception):
+                await self._flight.join(package)
+
+    def _unpin(self, package: str) -> None:
+        self._lru.unpin(package)
+        if package in self._purged:
+            self._leave([package])
+
+    def _leave(self, packages: Iterable[str]) -> None:
+        """Close purged models, but those in use or being loaded."""
+        leaving = [each for each in packages if self._lru.get(each) is not None and not self._lru.is_pinned(each)]
+        self._purged.difference_update(leaving)
+        removed = [self._lru.remove(package) for package in leaving]
+        self._close([resident for resident in removed if resident is not None])
+
     @contextlib.asynccontextmanager
     async def borrow(self, version: ModelVersion) -> AsyncIterator[Resident]:
         """The loaded model, pinned inside the context.
@@ -66,15 +115,15 @@ class ModelCache:
             OverloadedError: there is no room, since everything in memory is in use.
             StoreUnavailableError: its bytes can't be fetched now.
         """
-        resident = self._lru.get(version.digest)
+        resident = self._lru.get(version.package)
         if resident is None:
             resident = await self._wait_for(version)
         else:
-            self._lru.pin(version.digest)
+            self._lru.pin(version.package)
         try:
             yield resident
         finally:
-            self._lru.unpin(version.digest)
+            self._unpin(version.package)
 
     async def _wait_for(self, version: ModelVersion) -> Resident:
         """Join the load, and pin what it brought.
@@ -82,51 +131,72 @@ class ModelCache:
         Between the end of the load and the moment when a waiter runs, another load may ask for room. So the load pins
         the model once for all waiters, and the last waiter takes that pin away after it has set its own.
         """
-        digest = version.digest
-        self._waiting[digest] += 1
+        package = version.package
+        self._waiting[package] += 1
         try:
-            await self._flight.do(digest, lambda: self._bring(version))
-            resident = self._lru.get(digest)
+            await self._flight.do(package, lambda: self._bring(version))
+            resident = self._lru.get(package)
             if resident is None:
                 raise OverloadedError("the model was evicted before it could be used", retry_after_ms=_RETRY_AFTER_MS)
-            self._lru.pin(digest)
+            self._lru.pin(package)
             return resident
         finally:
-            self._waiting[digest] -= 1
-            if not self._waiting[digest]:
-                del self._waiting[digest]
-                if self._lru.get(digest) is not None:
-                    self._lru.unpin(digest)
+            self._waiting[package] -= 1
+            if not self._waiting[package]:
+                del self._waiting[package]
+                if self._lru.get(package) is not None:
+                    self._unpin(package)
 
     async def _bring(self, version: ModelVersion) -> None:
-        """Reserve, load, fill. Nobody may have filled it meanwhile: the flight has one run a digest, and a run only
-        starts when the digest isn't loaded.
+        """Reserve, load, fill. Nobody may have filled it meanwhile: the flight has one run a package, and a run only
+        starts when the package isn't loaded.
         """
+        package = version.package
         self._close(self._reserve(version))
+        self._loading[package] = version.tenant
         try:
             resident = await self._load(version)
         except BaseException:
-            self._lru.remove(version.digest)
+            self._lru.remove(package)
+            self._purged.discard(package)
             raise
-        self._lru.fill(version.digest, resident, resident.nbytes)
-        if self._waiting[version.digest]:
-            self._lru.pin(version.digest)
+        finally:
+            del self._loading[package]
+        self._fill(package, resident._replace(tenant=version.tenant))
+        if self._waiting[package]:
+            self._lru.pin(package)
+        elif package in self._purged:
+            self._leave([package])
 
     def _reserve(self, version: ModelVersion) -> list[Resident]:
         if version.resident_bytes > self._lru.capacity_bytes:
-            raise ModelUnusableError(
-                f"the model needs {version.resident_bytes} bytes of memory, this scorer has {self._lru.capacity_bytes}"
-            )
-        evicted = self._lru.reserve(version.digest, version.resident_bytes)
+            raise self._no_room(version.resident_bytes)
+        evicted = self._lru.reserve(version.package, version.resident_bytes)
         if evicted is None:
-            raise OverloadedError("all models in memory are in use or being loaded", retry_after_ms=_RETRY_AFTER_MS)
+            raise self._no_room(version.resident_bytes)
         return evicted
 
-    def _close(self, evicted: list[Resident]) -> None:
-        for resident in evicted:
+    def _fill(self, package: str, resident: Resident) -> None:
+        evicted = self._lru.fill(package, resident, resident.nbytes)
+        if evicted is None:
+            self._lru.remove(package)
+            self._purged.discard(package)
+            self._close([resident])
+            raise self._no_room(resident.nbytes)
+        self._close(evicted)
+
+    def _no_room(self, nbytes: int) -> ScoreMeshError:
+        if nbytes > self._lru.capacity_bytes:
+            return ModelUnusableError(
+                f"the model needs {nbytes} bytes of memory, this scorer has {self._lru.capacity_bytes}"
+            )
+        return OverloadedError("all models in memory are in use or being loaded", retry_after_ms=_RETRY_AFTER_MS)
+
+    def _close(self, leaving: list[Resident]) -> None:
+        for resident in leaving:
             resident.model.close()
-        if evicted:
-            self._on_evicted(len(evicted))
+        if leaving:
+            self._on_evicted(len(leaving))
 
     async def aclose(self) -> None:
         """Stop all loads and close all models."""

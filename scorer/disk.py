@@ -1,18 +1,21 @@
-"""The local disk tier: artifacts by digest in one directory, bounded by bytes, the least recently used go first.
+"""The local disk tier: files under one directory, bounded by bytes, the least recently used go first.
 
-Blocking file IO: call it from a thread. Contract: a file appears under its final name only when it's complete
-(written beside it, then renamed); bytes are checked against their digest by whoever reads them, and a bad file is
-thrown away with `discard`. A full or failing disk makes the tier forget, never the request fail. What is there at the
-start is kept, so that a restart finds its working set; a directory belongs to one process at a time.
+A file's name is its digest, or a folder and its digest: each tenant has a folder, so that it's known whose a file is
+after a restart, too. Blocking file IO: call it from one thread. Contract: a file appears under its final name only when
+it's complete (written beside it, then renamed); bytes are checked against their digest by whoever reads them, and a bad
+file is thrown away with `discard`. A full or failing disk makes the tier forget, never the request fail. What is there
+at the start is kept, so that a restart finds its working set; a directory belongs to one process at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -34,58 +37,74 @@ class DiskTier:
 
     def _adopt(self) -> None:
         found = []
-        for path in self._directory.iterdir():
-            if not _DIGEST.match(path.name):
-                continue  # not ours to count, and never to delete
+        for path in self._files():
             if path.suffix == _PARTIAL:
                 path.unlink(missing_ok=True)
             elif _DIGEST.fullmatch(path.name):
                 status = path.stat()
-                found.append((status.st_atime, path.name, status.st_size))
+                found.append((status.st_atime, str(path.relative_to(self._directory)), status.st_size))
         for _used_at, name, size in sorted(found):
             self._sizes[name] = size
             self.used_bytes += size
         self._delete(self._shrink())
 
-    def __contains__(self, digest: str) -> bool:
-        return digest in self._sizes
+    def _files(self) -> Iterator[Path]:
+        """What is named as a file of ours; the rest is not ours to count, and never to delete."""
+        for path in self._directory.iterdir():
+            is_folder = path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+            for file in path.iterdir() if is_folder else (path,):
+                if _DIGEST.match(file.name) and file.is_file():
+                    yield file
 
-    def read(self, digest: str) -> bytes | None:
-        """The bytes stored under a digest, unchecked; None when there are none."""
+    def read(self, name: str) -> bytes | None:
+        """The bytes stored under a name, unchecked; None when there are none."""
         with self._lock:
-            if digest not in self._sizes:
+            if name not in self._sizes:
                 return None
-            self._sizes.move_to_end(digest)
+            self._sizes.move_to_end(name)
         try:
-            return (self._directory / digest).read_bytes()
+            return (self._directory / name).read_bytes()
         except OSError as error:
-            _log.warning("can't read %s from the disk tier: %s", digest, error)
-            self.discard(digest)
+            _log.warning("can't read %s from the disk tier: %s", name, error)
+            self.discard(name)
             return None
 
-    def write(self, digest: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes) -> None:
         """Keep bytes, evicting others; too large or a failing disk: keep nothing."""
-        if len(data) > self._capacity_bytes or digest in self._sizes:
+        if len(data) > self._capacity_bytes or name in self._sizes:
             return
-        partial = self._directory / f"{digest}.{os.getpid()}{_PARTIAL}"
+        partial = self._directory / f"{name}.{os.getpid()}{_PARTIAL}"
         try:
+            partial.parent.mkdir(exist_ok=True)
             partial.write_bytes(data)
-            partial.rename(self._directory / digest)
+            partial.rename(self._directory / name)
         except OSError as error:
-            _log.warning("can't write %s to the disk tier: %s", digest, error)
+            _log.warning("can't write %s to the disk tier: %s", name, error)
             self._unlink(partial)
             return
         with self._lock:
-            self._sizes[digest] = len(data)
+            self._sizes[name] = len(data)
             self.used_bytes += len(data)
             leaving = self._shrink()
         self._delete(leaving)
 
-    def discard(self, digest: str) -> None:
-        """Throw away what is stored under a digest."""
+    def discard(self, name: str) -> None:
+        """Throw away what is stored under a name."""
+        self._forget([name])
+
+    def purge(self, folder: str, digests: Container[str]) -> int:
+        """Throw away all of a folder ("" for none), and what has one of these digests; returns how many files."""
         with self._lock:
-            self.used_bytes -= self._sizes.pop(digest, 0)
-        self._delete([digest])
+            split = [(name, *name.rpartition("/")[::2]) for name in self._sizes]
+        names = [name for name, inside, digest in split if (folder and inside == folder) or digest in digests]
+        self._forget(names)
+        return len(names)
+
+    def _forget(self, names: list[str]) -> None:
+        with self._lock:
+            for name in names:
+                self.used_bytes -= self._sizes.pop(name, 0)
+        self._delete(names)
 
     def _shrink(self) -> list[str]:
         leaving = []
@@ -98,6 +117,9 @@ class DiskTier:
     def _delete(self, names: list[str]) -> None:
         for name in names:
             self._unlink(self._directory / name)
+        for folder in {name.rpartition("/")[0] for name in names} - {""}:
+            with contextlib.suppress(OSError):  # It has other files.
+                (self._directory / folder).rmdir()
 
     def _unlink(self, path: Path) -> None:
         try:

@@ -8,10 +8,8 @@ until `release_free_memory`. Linux with glibc 2.33 or newer.
 from __future__ import annotations
 
 import ctypes
-import resource
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
@@ -43,11 +41,6 @@ def allocated_bytes() -> int:
 def release_free_memory() -> None:
     """Give freed memory back to the kernel (`malloc_trim`). Takes 1-10 ms and gives up the interpreter lock."""
     _libc().malloc_trim(0)
-
-
-def resident_set_bytes() -> int:
-    """The resident set of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def measure_load(load: Callable[[], _Result]) -> tuple[_Result, int]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from registry.errors import InvalidFeaturesError
-from registry.model import ModelVersion, OutputKind, OutputSchema
+from registry.model import ModelSchema, ModelVersion, OutputKind, OutputSchema
 from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest, StringColumn
 from scorer.engine import Rows
 from scorer.wire import doubles, field, number_field, varint
@@ -36,8 +36,7 @@ class Spent(NamedTuple):
 class Plan:
     """See the module."""
 
-    def __init__(self, version: ModelVersion, served_by: str) -> None:
-        schema = version.schema
+    def __init__(self, version: ModelVersion, schema: ModelSchema, served_by: str) -> None:
         self.version = version
         self._features = len(schema.features)
         self._string_columns = schema.string_columns
@@ -93,10 +92,6 @@ class Plan:
             parts.append(field(5, request.request_id.encode()))
         parts.append(_tail(residency, spent))
         return b"".join(parts)
-
-    def check_selection(self, names: Sequence[str]) -> None:
-        """Raise InvalidFeaturesError unless the model has all these outputs."""
-        self._selected(names)
 
     def _selected(self, names: Sequence[str]) -> list[int]:
         unknown = [name for name in names if name not in self._places]

@@ -15,7 +15,6 @@ import logging
 import uuid
 from collections.abc import AsyncIterator
 
-from registry.artifacts import open_store
 from registry.catalog import Catalog
 from registry.errors import EtcdUnavailableError
 from registry.etcd import Etcd
@@ -25,13 +24,16 @@ from registry.keys import Keys
 from registry.members import Announcement
 from registry.model import Member, MemberState
 from registry.server import listen
+from registry.store_urls import open_store
 from scorer.cache import ModelCache
 from scorer.config import ScorerConfig, default_id
 from scorer.disk import DiskTier
 from scorer.loader import Loader
+from scorer.residency import ResidencyService
 from scorer.service import ScoringService
 
 SERVICE = "scoremesh.scoring.v1.ScoringService"
+RESIDENCY_SERVICE = "scoremesh.scorer.v1.ResidencyService"
 QUIET_S = 0.5
 # A request that needs etcd waits at most this long for it: a clear answer must come before most callers' deadlines.
 _ETCD_TRY_S = 1.0
@@ -45,7 +47,7 @@ class Scorer:
     def __init__(self, config: ScorerConfig) -> None:
         self._config = config
         self._draining = False
-        self._health = Health([SERVICE])
+        self._health = Health([SERVICE, RESIDENCY_SERVICE])
         self.front: Front = listen(
             config.listen,
             tls=config.tls,
@@ -67,6 +69,7 @@ class Scorer:
         self._loader = Loader(store, DiskTier(config.cache_dir, config.disk_bytes))
         self._cache = ModelCache(config.capacity_bytes, self._loader.load, self._on_evicted)
         self._service = ScoringService(self._catalog, self._cache, self.member.id)
+        self._residency = ResidencyService(self._catalog, self._cache, self._loader, self._service)
         self._announcement = Announcement(self._etcd, keys, self.member, self._on_announced, ttl_s=config.lease_s)
 
     def _describe(self) -> Member:
@@ -86,7 +89,7 @@ class Scorer:
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
         """Serve inside this context; leaving it drains and stops. Gives the task without which it's of no use."""
         self._health.set_ready(False)
-        await self.front.start([*methods(self._service), *self._health.methods()])
+        await self.front.start([*methods(self._service, self._residency), *self._health.methods()])
         follower = asyncio.create_task(self._catalog.run())
         self._announcement.start()
         try:
@@ -116,6 +119,7 @@ class Scorer:
     async def _close(self) -> None:
         await self.front.stop()
         await self._service.aclose()
+        await self._residency.aclose()
         await self._announcement.aclose()
         await self._cache.aclose()
         await self._catalog.aclose()
@@ -130,10 +134,13 @@ class Scorer:
         self._loader.release_memory()
 
 
-def methods(service: ScoringService) -> list[Method]:
+def methods(service: ScoringService, residency: ResidencyService) -> list[Method]:
     """What a scorer serves."""
     return [
         Method(f"/{SERVICE}/Score", service.score),
         Method(f"/{SERVICE}/ScoreBatch", service.score_batch),
         Method(f"/{SERVICE}/StreamScoreBatch", service.stream_score_batch, streaming=True),
+        Method(f"/{RESIDENCY_SERVICE}/Prepare", residency.prepare),
+        Method(f"/{RESIDENCY_SERVICE}/GetRolloutStats", residency.get_rollout_stats),
+        Method(f"/{RESIDENCY_SERVICE}/Purge", residency.purge),
     ]

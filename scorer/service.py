@@ -3,18 +3,20 @@
 Contract: `score`, `score_batch` and `stream_score_batch` are handlers of `registry.front`. A request whose model is
 resident is answered inside the handler, without a task. Otherwise one task waits for the model, under the request's
 deadline; when the caller goes away it's cancelled, and the load goes on for the next one who asks.
+
+Where a rollout runs beside an alias, `scorer.trial` says which version is tried and `scorer.shadow` repeats what was
+answered; a request of a model without one pays one test for it. Nobody waits for a canary: as long as it isn't in
+memory, the alias's version answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from math import inf
 from time import perf_counter_ns
-from typing import TypeVar
-
-from google.protobuf.message import DecodeError, Message
 
 from registry.catalog import Catalog
 from registry.errors import DeadlineError, InvalidRequestError, MessageTooLargeError
@@ -22,7 +24,6 @@ from registry.failure import Failure
 from registry.front import Call
 from registry.model import ModelRef, ModelVersion, check_name
 from registry.status import failure_of
-from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch
 from scoremesh.scoring.v1.scoring_pb2 import (
     RESIDENCY_HIT,
     ScoreBatchRequest,
@@ -30,16 +31,21 @@ from scoremesh.scoring.v1.scoring_pb2 import (
     StreamScoreBatchRequest,
 )
 from scorer.batch import MAX_BATCH_ITEMS, PartSink, WholeSink
-from scorer.cache import ModelCache
+from scorer.cache import ModelCache, Resident
 from scorer.engine import LoadedModel
 from scorer.plan import Plan, Spent
+from scorer.requests import parse, parse_batch, readable
+from scorer.rollout_tally import Tallies
+from scorer.shadow import Shadows
+from scorer.standby import Standby
+from scorer.tasks import Tasks, cancel
+from scorer.trial import Trial
 
 _PLANS = 100_000
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _NO_LOADING = (0, 0, 0)
 _RETRY_AFTER_MS = 100
-_MAX_REQUEST_ID_BYTES = 128
-M = TypeVar("M", bound=Message)
+_log = logging.getLogger(__name__)
 Answer = Callable[[bytes], None]
 Refuse = Callable[[Failure], None]
 
@@ -51,25 +57,30 @@ class ScoringService:
         self._catalog = catalog
         self._cache = cache
         self._member_id = member_id
-        self._plans: OrderedDict[tuple[str, str, str], Plan] = OrderedDict()
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
+        self._waiting = Tasks()
         self._loop = asyncio.get_running_loop()
+        self._begun = 0
+        self._standby = Standby(cache)
+        self._shadows = Shadows(cache, self._standby, self._plan, lambda: self._begun)
+        self.tallies = Tallies()
 
     def score(self, call: Call) -> None:
         """ScoringService.Score."""
-        request = _parse(ScoreRequest, call.payload)
+        self._begun += 1
+        request = parse(ScoreRequest, call.payload)
         task = self._score(request, call.deadline, call.respond, call.fail)
         if task is not None:
-            call.on_cancel = lambda: _cancel([task])
+            call.on_cancel = lambda: cancel([task])
 
     def score_batch(self, call: Call) -> None:
         """ScoringService.ScoreBatch."""
-        items, _ = _parse_batch(ScoreBatchRequest, call.payload)
+        items, _ = parse_batch(ScoreBatchRequest, call.payload)
         self._score_all(call, items, WholeSink(call, len(items)), [])
 
     def stream_score_batch(self, call: Call) -> None:
         """ScoringService.StreamScoreBatch."""
-        items, timeout_ms = _parse_batch(StreamScoreBatchRequest, call.payload)
+        items, timeout_ms = parse_batch(StreamScoreBatchRequest, call.payload)
         if timeout_ms and len(timeout_ms) != len(items):
             raise InvalidRequestError(f"timeout_ms has {len(timeout_ms)} entries for {len(items)} items")
         self._score_all(call, items, PartSink(call, len(items)), timeout_ms)
@@ -79,6 +90,7 @@ class ScoringService:
     ) -> None:
         if not 1 <= len(items) <= MAX_BATCH_ITEMS:
             raise InvalidRequestError(f"a batch has 1 to {MAX_BATCH_ITEMS} items, not {len(items)}")
+        self._begun += 1
         now = self._loop.time()
         tasks = []
         for index, request in enumerate(items):
@@ -89,56 +101,137 @@ class ScoringService:
                 tasks.append(task)
         sink.flush()
         if tasks:
-            call.on_cancel = lambda: _cancel(tasks)
+            call.on_cancel = lambda: cancel(tasks)
 
     def _score(
         self, request: ScoreRequest | None, deadline: float, answer: Answer, refuse: Refuse
     ) -> asyncio.Task[None] | None:
         """Answer or refuse at once, or return the task that will. None is a request that can't be read."""
         try:
-            request = _readable(request)
+            request = readable(request)
             ref = ModelRef(request.tenant, request.model)
             version = self._catalog.lookup(ref, request.version, request.alias)
-            resident = self._cache.peek(version.digest) if version is not None else None
-            if resident is not None and version is not None:
-                answer(self._predict(request, self._plan(ref, version), resident.model, RESIDENCY_HIT, _NO_LOADING))
-                return None
+            if version is not None:
+                if version.rollout is not None:
+                    return self._score_beside(request, self._trial(request, version), deadline, answer, refuse)
+                resident = self._cache.peek(version.package)
+                if resident is not None:
+                    plan = self._plan(version, resident)
+                    answer(self._predict(request, plan, resident.model, RESIDENCY_HIT, _NO_LOADING))
+                    return None
             check_name("tenant", request.tenant)
             check_name("model", request.model)
         except Exception as error:
             refuse(failure_of(error))
             return None
-        return self._wait(self._score_cold(request, ref, deadline, answer, refuse))
+        return self._waiting.begin(self._score_cold(request, ref, deadline, answer, refuse))
+
+    def _score_beside(
+        self, request: ScoreRequest, trial: Trial, deadline: float, answer: Answer, refuse: Refuse
+    ) -> asyncio.Task[None] | None:
+        """As `_score`, for an alias that a rollout runs beside."""
+        while True:
+            resident = self._find(trial)
+            if resident is None:
+                return self._waiting.begin(self._score_cold(request, trial, deadline, answer, refuse))
+            try:
+                self._answer(request, trial, resident, RESIDENCY_HIT, _NO_LOADING, answer)
+            except Exception as error:
+                if trial.failed(error):
+                    continue
+                refuse(failure_of(error))
+            return None
+
+    def _find(self, trial: Trial) -> Resident | None:
+        """The version to be tried, if it's in memory; a canary that isn't steps aside, and is brought in meanwhile."""
+        resident = self._cache.peek(trial.version.package)
+        if resident is None and trial.is_canary:
+            trial.step_aside(broken=self._standby.bring(trial.version))
+            resident = self._cache.peek(trial.version.package)
+        return resident
+
+    def _trial(self, request: ScoreRequest, version: ModelVersion) -> Trial:
+        if version.rollout is None:
+            return Trial(version)
+        return Trial(version, self.tallies.of(version, version.rollout), request.entity_key)
 
     async def _score_cold(
-        self, request: ScoreRequest, ref: ModelRef, deadline: float, answer: Answer, refuse: Refuse
+        self, request: ScoreRequest, asked: ModelRef | Trial, deadline: float, answer: Answer, refuse: Refuse
     ) -> None:
+        """`asked`: the model, or what was begun with it."""
         began = perf_counter_ns()
         waiting_for = "the catalog had not yet answered"
         try:
             async with asyncio.timeout_at(deadline if deadline != inf else None):
-                version = await self._catalog.resolve(ref, request.version, request.alias)
+                if isinstance(asked, ModelRef):
+                    version = await self._catalog.resolve(asked, request.version, request.alias)
+                    asked = self._trial(request, version)
                 waiting_for = "the model was still being loaded, which goes on,"
-                hit = self._cache.peek(version.digest) is not None
-                async with self._cache.borrow(version) as resident:
-                    waited_us = (perf_counter_ns() - began) // 1000
-                    residency = RESIDENCY_HIT if hit else resident.residency
-                    loading = (waited_us, 0, 0) if hit else (waited_us, resident.fetch_us, resident.load_us)
-                    answer(self._predict(request, self._plan(ref, version), resident.model, residency, loading))
+                while not await self._try_cold(request, asked, began, answer):
+                    pass
         except TimeoutError:
             text = f"{waiting_for} when the deadline passed"
             refuse(failure_of(DeadlineError(text, retry_after_ms=_RETRY_AFTER_MS)))
         except Exception as error:
             refuse(failure_of(error))
 
+    async def _try_cold(self, request: ScoreRequest, trial: Trial, began: int, answer: Answer) -> bool:
+        """Wait for the version to be tried, and answer. False when it failed and another one is to be tried."""
+        hit = self._find(trial) is not None
+        try:
+            async with self._cache.borrow(trial.version) as resident:
+                waited_us = (perf_counter_ns() - began) // 1000
+                residency = RESIDENCY_HIT if hit else resident.residency
+                loading = (waited_us, 0, 0) if hit else (waited_us, resident.fetch_us, resident.load_us)
+                self._answer(request, trial, resident, residency, loading, answer)
+        except Exception as error:
+            if trial.failed(error):
+                return False
+            raise
+        return True
+
+    def _answer(
+        self,
+        request: ScoreRequest,
+        trial: Trial,
+        resident: Resident,
+        residency: int,
+        loading: tuple[int, int, int],
+        answer: Answer,
+    ) -> None:
+        """Answer with the version to be tried; then count, and repeat with the shadow, what the caller has already."""
+        began = perf_counter_ns()
+        answer(self._predict(request, self._plan(trial.version, resident), resident.model, residency, loading, trial))
+        score_us = (perf_counter_ns() - began) // 1000
+        try:
+            self._note(request, trial, score_us)
+        except Exception:  # The caller has an answer; a second one would be wrong.
+            _log.exception("can't count an answer of a rollout")
+
+    def _note(self, request: ScoreRequest, trial: Trial, score_us: int) -> None:
+        if trial.tally is None:
+            return
+        trial.answered()
+        rollout = trial.version.rollout
+        if rollout is not None and rollout.shadow is not None and trial.is_stable:
+            self._shadows.offer(request, rollout.shadow, trial.outputs, score_us, trial.tally.shadow)
+
     def _predict(
-        self, request: ScoreRequest, plan: Plan, model: LoadedModel, residency: int, loading: tuple[int, int, int]
+        self,
+        request: ScoreRequest,
+        plan: Plan,
+        model: LoadedModel,
+        residency: int,
+        loading: tuple[int, int, int],
+        trial: Trial | None = None,
     ) -> bytes:
-        """`loading`: microseconds waited, fetched and loaded."""
+        """`loading`: microseconds waited, fetched and loaded. `trial`: gets the outputs."""
         rows = plan.read(request)
         began = perf_counter_ns()
         outputs = model.predict(rows)
         score_us = (perf_counter_ns() - began) // 1000
+        if trial is not None:
+            trial.outputs = outputs
         answer = plan.write(request, outputs, residency, Spent(*loading, score_us))
         if len(answer) > MAX_ANSWER_BYTES:
             raise MessageTooLargeError(
@@ -146,65 +239,26 @@ class ScoringService:
             )
         return answer
 
-    def _plan(self, ref: ModelRef, version: ModelVersion) -> Plan:
-        key = (ref.tenant, ref.model, version.version)
+    def _plan(self, version: ModelVersion, resident: Resident) -> Plan:
+        key = (version.package, version.version)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = Plan(version, self._member_id)
+            plan = self._plans[key] = Plan(version, resident.schema, self._member_id)
             if len(self._plans) > _PLANS:
                 self._plans.popitem(last=False)
         return plan
 
-    def _wait(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work)
-        self._waiting.add(task)
-        task.add_done_callback(self._waiting.discard)
-        return task
+    def forget(self, tenant: str, packages: Container[str]) -> None:
+        """Drop what is held of a tenant's models, and of these packages."""
+        self._shadows.forget(tenant, packages)
+        self._standby.forget(tenant, packages)
+        self.tallies.forget(tenant, packages)
+        for key, plan in list(self._plans.items()):
+            if plan.version.tenant == tenant or key[0] in packages:
+                del self._plans[key]
 
     async def aclose(self) -> None:
-        """Cancel what still waits for a model."""
-        for task in self._waiting:
-            task.cancel()
-        await asyncio.gather(*self._waiting, return_exceptions=True)
-
-
-def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-
-
-def _parse(kind: type[M], payload: bytes) -> M:
-    try:
-        return kind.FromString(payload)
-    except DecodeError as error:
-        raise InvalidRequestError(f"the bytes are not a {kind.DESCRIPTOR.name}") from error
-
-
-def _parse_batch(
-    kind: type[ScoreBatchRequest | StreamScoreBatchRequest], payload: bytes
-) -> tuple[Sequence[ScoreRequest | None], Sequence[int]]:
-    """The items of a batch and their times; None for an item that can't be read, so that it fails alone. A router puts
-    requests of many callers into one batch, and reads no more of each than where it goes.
-    """
-    try:
-        batch = kind.FromString(payload)
-    except DecodeError:
-        raw = _parse(RawBatch, payload)
-        return [_parse_item(item) for item in raw.items], raw.timeout_ms
-    return batch.items, batch.timeout_ms if isinstance(batch, StreamScoreBatchRequest) else ()
-
-
-def _parse_item(payload: bytes) -> ScoreRequest | None:
-    try:
-        return ScoreRequest.FromString(payload)
-    except DecodeError:
-        return None
-
-
-def _readable(request: ScoreRequest | None) -> ScoreRequest:
-    """Checks what needs no model."""
-    if request is None:
-        raise InvalidRequestError("the bytes are not a ScoreRequest")
-    if request.request_id and len(request.request_id.encode()) > _MAX_REQUEST_ID_BYTES:
-        raise InvalidRequestError(f"request_id is over {_MAX_REQUEST_ID_BYTES} bytes")
-    return request
+        """Cancel what still waits for a model, and what is still to be repeated."""
+        self._shadows.close()
+        await self._standby.aclose()
+        await self._waiting.aclose()
