@@ -68,6 +68,7 @@ class Client:
         string_columns: Mapping[str, Sequence[str]] | None = None,
         request_id: str = "",
         outputs: Sequence[str] = (),
+        entity_key: str = "",
     ) -> Scores:
         """Score the rows of one request; `ScoreItem` describes the arguments. `timeout_s` covers all attempts, and the
         load of a model that isn't in memory.
@@ -76,7 +77,7 @@ class Client:
             ScoreError: the request was not scored.
             ValueError, TypeError: the arguments contradict each other, or aren't numbers and strings.
         """
-        item = ScoreItem(tenant, model, rows, version, alias, string_columns, request_id, outputs)
+        item = ScoreItem(tenant, model, rows, version, alias, string_columns, request_id, outputs, entity_key)
         request = encode_request(item)
         _check_open(self._closed)
         try:
@@ -156,9 +157,10 @@ class AsyncClient:
         string_columns: Mapping[str, Sequence[str]] | None = None,
         request_id: str = "",
         outputs: Sequence[str] = (),
+        entity_key: str = "",
     ) -> Scores:
         """Score the rows of one request. See `Client.score`."""
-        item = ScoreItem(tenant, model, rows, version, alias, string_columns, request_id, outputs)
+        item = ScoreItem(tenant, model, rows, version, alias, string_columns, request_id, outputs, entity_key)
         request = encode_request(item)
         _check_open(self._closed)
         try:

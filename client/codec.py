@@ -33,6 +33,8 @@ class ScoreItem:
     `string_columns`: text features: column name -> one string a row.
     `version` or `alias`: which version answers; neither means the alias "live".
     `outputs`: names of the outputs wanted; empty means all.
+    `entity_key`: who the rows are about, at most 128 bytes; while a new version is tried on a share of the requests,
+    the same key always gets the same version.
     """
 
     tenant: str
@@ -43,6 +45,7 @@ class ScoreItem:
     string_columns: Mapping[str, Sequence[str]] | None = None
     request_id: str = ""
     outputs: Sequence[str] = ()
+    entity_key: str = ""
 
 
 def encode_request(item: ScoreItem) -> pb.ScoreRequest:
@@ -64,6 +67,7 @@ def encode_request(item: ScoreItem) -> pb.ScoreRequest:
         row_count=_row_count(dense, columns),
         request_id=item.request_id,
         output_names=item.outputs,
+        entity_key=item.entity_key,
         string_columns=[_string_column(name, values) for name, values in columns.items()],
     )
     if dense is not None:

@@ -11,9 +11,14 @@ from collections.abc import Callable
 import typer
 
 from client import ScoreError
+from ops import applications, quarantine, rollouts, tenants
 from ops.demo import demo
-from ops.models import alias, describe, ls, publish, sync
+from ops.index import index
+from ops.models import alias, delete, describe, ls, retire, rollback
 from ops.nodes import nodes
+from ops.publish import publish
+from ops.publish_many import many
+from ops.rebuild import rebuild
 from ops.score import score
 from ops.up import up
 from registry.errors import ScoreMeshError
@@ -28,12 +33,21 @@ app = typer.Typer(
 )
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Try it": (up, demo),
-    "Models": (publish, ls, describe, alias, sync),
-    "Cluster": (nodes, score),
+    "Models": (publish, ls, describe, alias, rollback, retire, delete, score),
+    "Cluster": (nodes, index, rebuild),
+}
+_GROUPS = {
+    "rollout": (rollouts.app, "Models"),
+    "tenant": (tenants.app, "Cluster"),
+    "application": (applications.app, "Cluster"),
+    "quarantine": (quarantine.app, "Cluster"),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+app.command("publish-many", rich_help_panel="Models")(many)
+for _name, (_group, _panel) in _GROUPS.items():
+    app.add_typer(_group, name=_name, rich_help_panel=_panel)
 
 
 def run() -> None:

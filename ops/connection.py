@@ -17,14 +17,17 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
-from registry.artifacts import open_store
+from registry.alias_moves import AliasMoves
 from registry.errors import InvalidRequestError
 from registry.etcd import Etcd, TlsFiles
 from registry.keys import Keys
+from registry.ledger import Ledger
 from registry.library import Library
 from registry.model import ModelRef, check_name
+from registry.options import EtcdOptions
 from registry.probing import probe
 from registry.publish import Publisher
+from registry.store_urls import open_store
 
 EtcdOption = Annotated[
     str, typer.Option("--etcd", envvar="SCOREMESH_ETCD", metavar="HOST:PORT,...", help="The endpoints of etcd.")
@@ -63,11 +66,15 @@ def split_endpoints(text: str) -> list[str]:
 
 
 class Registry(NamedTuple):
-    """What is published: `etcd` has the index, `library` the truth in object storage, `publisher` changes both."""
+    """What is published: `etcd` has the index, `library` the truth in object storage; `ledger`, `moves` and `publisher`
+    change both.
+    """
 
     etcd: Etcd
     keys: Keys
     library: Library
+    ledger: Ledger
+    moves: AliasMoves
     publisher: Publisher
 
 
@@ -85,9 +92,11 @@ def with_registry(endpoints: str, store: str, cluster: str, work: Callable[[Regi
     """Run `work` with a connection to etcd and to the object store, and return its result."""
 
     async def run(etcd: Etcd, keys: Keys) -> _T:
-        opened = open_store(store)
-        publisher = Publisher(opened, etcd, keys, probe, published_by=_user())
-        return await work(Registry(etcd, keys, Library(opened), publisher))
+        library = Library(open_store(store))
+        ledger = Ledger(library, etcd, keys)
+        moves = AliasMoves(ledger)
+        publisher = Publisher(ledger, moves, probe, published_by=user_name())
+        return await work(Registry(etcd, keys, library, ledger, moves, publisher))
 
     return with_etcd(endpoints, cluster, run)
 
@@ -101,13 +110,24 @@ def with_library(store: str, work: Callable[[Library], Coroutine[Any, Any, _T]])
     return asyncio.run(run())
 
 
+def etcd_settings(endpoints: str) -> EtcdOptions:
+    """Where etcd is and how to log in, from the command line and the environment."""
+    return EtcdOptions(
+        etcd=split_endpoints(endpoints),
+        etcd_user=os.environ.get("SCOREMESH_ETCD_USER", ""),
+        etcd_password=os.environ.get("SCOREMESH_ETCD_PASSWORD", ""),
+        etcd_tls=_etcd_tls(),
+    )
+
+
 @contextlib.asynccontextmanager
 async def _open_etcd(endpoints: str) -> AsyncIterator[Etcd]:
+    settings = etcd_settings(endpoints)
     etcd = Etcd(
-        split_endpoints(endpoints),
-        user=os.environ.get("SCOREMESH_ETCD_USER", ""),
-        password=os.environ.get("SCOREMESH_ETCD_PASSWORD", ""),
-        tls=_etcd_tls(),
+        settings["etcd"],
+        user=settings["etcd_user"],
+        password=settings["etcd_password"],
+        tls=settings["etcd_tls"],
     )
     try:
         yield etcd
@@ -126,7 +146,7 @@ def _etcd_tls() -> TlsFiles | None:
     return files
 
 
-def _user() -> str:
+def user_name() -> str:
     """Who publishes; a container may have a user without a name."""
     try:
         return getpass.getuser()

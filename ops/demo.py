@@ -26,9 +26,12 @@ from ops.local_cluster import LocalCluster
 from ops.server_process import ScorerProcess
 from ops.show import console, table
 from ops.task_group import task_group
-from registry.artifacts import open_store
+from registry.alias_moves import AliasMoves
+from registry.ledger import Ledger
+from registry.library import Library
 from registry.probing import probe
 from registry.publish import Publisher
+from registry.store_urls import open_store
 
 _PHASES = ("all alive", "one killed", "back again")
 _PLACES = {
@@ -73,7 +76,8 @@ async def _serve(place: Path, models: Sequence[DemoModel], requests: int, screen
 
 async def _publish(cluster: LocalCluster, models: Sequence[DemoModel], progress: Progress) -> None:
     """Publish all, some at once: each is tried out in a process of its own, which takes half a second of a core."""
-    publisher = Publisher(open_store(cluster.store_url), cluster.etcd, cluster.keys, probe, published_by="demo")
+    ledger = Ledger(Library(open_store(cluster.store_url)), cluster.etcd, cluster.keys)
+    publisher = Publisher(ledger, AliasMoves(ledger), probe, published_by="demo")
     row, turns = progress.add_task("publish models", total=len(models)), asyncio.Semaphore(os.cpu_count() or 1)
 
     async def publish(model: DemoModel) -> None:

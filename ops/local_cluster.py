@@ -1,9 +1,10 @@
-"""A whole cluster on this machine: etcd, an object store in a directory, scorers and routers, each its own process.
+"""A whole cluster on this machine: etcd, an object store in a directory, scorers, routers and a registry, each its own
+process.
 
 Contract: inside `async with LocalCluster(...)` every router says SERVING and knows every scorer. Leaving it stops the
-routers, then the scorers, then etcd, each in order; what was started dies with us even if we are killed. Nothing
-listens on another address than 127.0.0.1. Data lie in the directory: etcd's, `store`, each scorer's disk tier under
-`cache`, and `logs`; a cluster started again on the directory has the models of before.
+registry and the routers, then the scorers, then etcd, each in order; what was started dies with us even if we are
+killed. Nothing listens on another address than 127.0.0.1. Data lie in the directory: etcd's, `store`, each scorer's
+disk tier under `cache`, and `logs`; a cluster started again on the directory has the models of before.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from ops.etcd_server import EtcdServer
-from ops.server_process import RouterProcess, ScorerProcess
+from ops.server_process import FrontProcess, ScorerProcess
 from ops.task_group import task_group
 from registry.etcd import Etcd, TlsFiles
 from registry.keys import Keys
@@ -27,7 +28,8 @@ class LocalCluster:
     `store`: URL of the object store; "": a directory of ours. `router_port`: of the first router, the next ones take
     the ports after it; 0: free ones. `capacity_mib`: of each scorer, for models. `front`: forces one of the gRPC
     servers. `tls`: certificate of every server and of every caller; it must name 127.0.0.1. `workers`: processes of
-    each scorer. `scorer_args`, `router_args`: more arguments of their command lines.
+    each scorer. `scorer_args`, `router_args`: more arguments of their command lines. `registry`: whether there
+    is one; `registry_port`: its port, 0: a free one.
     """
 
     def __init__(
@@ -46,13 +48,15 @@ class LocalCluster:
         workers: int = 1,
         scorer_args: Sequence[str] = (),
         router_args: Sequence[str] = (),
+        registry: bool = False,
+        registry_port: int = 0,
     ) -> None:
         self.directory = directory.absolute()
         self.cluster = cluster
         self.keys = Keys(cluster)
         self.store_url = store or f"file://{self.directory / 'store'}"
         self.etcd_server = None if etcd else EtcdServer(self.directory / "etcd")
-        self.routers: list[RouterProcess] = []
+        self.routers: list[FrontProcess] = []
         self.scorers: list[ScorerProcess] = []
         self._given_etcd = list(etcd)
         self._sizes = (scorers, routers)
@@ -62,6 +66,8 @@ class LocalCluster:
         self._server_args = ["--cluster", cluster, "--front", front, *_tls_arguments(tls)]
         self._scorer_args = ["--store", self.store_url, "--capacity-mib", f"{capacity_mib:g}", *scorer_args]
         self._router_args = list(router_args)
+        self.registry: FrontProcess | None = None
+        self._registry_port = registry_port if registry else None
 
     @property
     def etcd_endpoints(self) -> list[str]:
@@ -92,7 +98,9 @@ class LocalCluster:
             await _all(scorer.wait_announced() for scorer in self.scorers)
             # Only now, so that a router's first view of the members has all of them.
             self.routers = [self._new_router(number) for number in range(routers)]
-            await _all(router.start() for router in self.routers)
+            if self._registry_port is not None:
+                self.registry = self._new_registry(self._registry_port)
+            await _all(server.start() for server in self._fronts())
         except BaseException:
             await self.aclose()
             raise
@@ -100,12 +108,12 @@ class LocalCluster:
 
     def ended(self) -> list[tuple[str, int, Path]]:
         """Name, exit status (-N after signal N) and log of every process that has ended."""
-        servers = [(server.name, server.process) for server in (*self.routers, *self.scorers)]
+        servers = [(server.name, server.process) for server in (*self._fronts(), *self.scorers)]
         if self.etcd_server:
             servers.append(("etcd", self.etcd_server.process))
         return [(name, child.exit_code, child.log_path) for name, child in servers if child.exit_code is not None]
 
-    async def start_router(self) -> RouterProcess:
+    async def start_router(self) -> FrontProcess:
         """One more router, ready. Raises UnavailableError when it does not come up."""
         router = self._new_router(len(self.routers))
         self.routers.append(router)
@@ -122,10 +130,10 @@ class LocalCluster:
     async def aclose(self) -> None:
         """Stop what runs: routers, scorers, etcd. May be called twice. If cancelled, it kills what still runs."""
         try:
-            await _all(router.terminate() for router in self.routers if router.was_started)
+            await _all(server.terminate() for server in self._fronts() if server.was_started)
             await _all(scorer.terminate() for scorer in self.scorers if scorer.was_started)
         finally:
-            for server in (*self.routers, *self.scorers):
+            for server in (*self._fronts(), *self.scorers):
                 if server.was_started:
                     server.kill()
             if self.etcd_server:
@@ -142,10 +150,20 @@ class LocalCluster:
         arguments = [*self._common(), *self._scorer_args, "--cache-dir", str(self.directory / "cache" / scorer_id)]
         return ScorerProcess(scorer_id, arguments, self._log(scorer_id), self.etcd, self.keys, workers=self._workers)
 
-    def _new_router(self, number: int) -> RouterProcess:
+    def _new_router(self, number: int) -> FrontProcess:
         name = f"router-{number}"
         port = self._router_port + number if self._router_port else 0
-        return RouterProcess(name, [*self._common(), *self._router_args], self._log(name), port=port, tls=self._tls)
+        arguments = [*self._common(), *self._router_args]
+        return FrontProcess(name, "router", arguments, self._log(name), port=port, tls=self._tls)
+
+    def _new_registry(self, port: int) -> FrontProcess:
+        etcd = ",".join(self.etcd_endpoints)
+        arguments = ["--store", self.store_url, "--etcd", etcd, "--cluster", self.cluster, *_tls_arguments(self._tls)]
+        return FrontProcess("registry", "registry", arguments, self._log("registry"), port=port, tls=self._tls)
+
+    def _fronts(self) -> list[FrontProcess]:
+        """The routers, and the registry where there is one."""
+        return [*self.routers, *([self.registry] if self.registry else [])]
 
     def _common(self) -> list[str]:
         return [*self._server_args, "--etcd", ",".join(self.etcd_endpoints)]

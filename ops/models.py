@@ -1,121 +1,102 @@
-"""The commands about published models: publish, ls, describe, alias, sync."""
+"""The commands about published models: ls, describe, alias, rollback, retire, delete."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import msgspec
 import typer
+from google.protobuf.json_format import MessageToDict
 
-from ops.connection import (
-    DEFAULT_CLUSTER,
-    DEFAULT_ETCD,
-    ClusterOption,
-    EtcdOption,
-    ModelArgument,
-    Registry,
-    StoreOption,
-    parse_ref,
-    with_etcd,
-    with_library,
-    with_registry,
-)
+from ops.connection import ModelArgument
+from ops.pages import all_pages
+from ops.registry_link import Target, takes_target, with_stub
+from ops.resource_names import VersionArgument, last_part, model_name, typed_ref
 from ops.show import OutputFormat, OutputOption, console, mib, show_json, show_rows, table
-from registry.etcd import Etcd, KeyValue
-from registry.keys import Keys, decode_model
-from registry.library import ModelDescription
-from registry.manifest import Manifest
-from registry.model import LIVE, ModelRecord, ModelRef, check_name
+from registry.model import LIVE
+from scoremesh.registry.v1 import registry_pb2 as pb
+from scoremesh.registry.v1.registry_pb2_grpc import RegistryServiceStub
+
+RequestIdOption = Annotated[
+    str, typer.Option("--request-id", metavar="ID", help="Repeat a command with the same one: it is done once.")
+]
 
 
-def publish(
-    file: Annotated[Path, typer.Argument(help="A LightGBM text model or an ONNX model.")],
-    tenant: Annotated[str, typer.Option(help="Whose model it is.")],
-    model: Annotated[str, typer.Option(help="What it is called.")],
-    store: StoreOption,
-    version: Annotated[str | None, typer.Option(help="Its version; default: the next free number.")] = None,
-    alias: Annotated[list[str] | None, typer.Option(help="Point this alias at it; default: live.")] = None,
-    etcd: EtcdOption = DEFAULT_ETCD,
-    cluster: ClusterOption = DEFAULT_CLUSTER,
-    output: OutputOption = OutputFormat.TABLE,
-) -> None:
-    """Publish a model file as a new version. Doing it again with the same --version is harmless."""
-    ref, aliases = ModelRef(tenant, model), alias or [LIVE]
-
-    async def work(registry: Registry) -> Manifest:
-        return await registry.publisher.publish(file, ref, version=version, aliases=aliases)
-
-    manifest = with_registry(etcd, store, cluster, work)
-    if output is OutputFormat.JSON:
-        show_json(manifest)
-    else:
-        typer.echo(f"published {ref} version {manifest.version} as {', '.join(aliases)}")
-
-
+@takes_target
 def ls(
-    tenant: Annotated[str, typer.Argument(help="Only this tenant's models.")] = "",
-    etcd: EtcdOption = DEFAULT_ETCD,
-    cluster: ClusterOption = DEFAULT_CLUSTER,
+    target: Target,
+    tenant: Annotated[str, typer.Argument(help="Only this tenant's models.")] = "-",
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """List the models that scorers know, with their aliases."""
+    """List the published models, with their aliases."""
 
-    async def work(client: Etcd, keys: Keys) -> list[dict[str, Any]]:
-        prefix = keys.models_prefix + (f"{check_name('tenant', tenant)}/".encode() if tenant else b"")
-        return [_listed(kv, keys) for kv in (await client.list_prefix(prefix)).kvs]
+    async def work(stub: RegistryServiceStub) -> list[dict[str, Any]]:
+        request = pb.ListModelsRequest(parent=f"tenants/{tenant}")
+        return [_listed(model) async for model in all_pages(stub.ListModels, request, "models")]
 
-    rows = with_etcd(etcd, cluster, work)
-    show_rows(rows, ["model", "aliases", "runtime", "memory_mib"], output, "no models")
+    rows = with_stub(target, work)
+    show_rows(rows, ["model", "aliases", "rollouts", "application"], output, "no models")
 
 
-def _listed(kv: KeyValue, keys: Keys) -> dict[str, Any]:
-    """One line of `ls`; an entry that somebody else damaged is shown as such and stops nothing."""
-    name = kv.key.removeprefix(keys.models_prefix).decode(errors="replace")
-    try:
-        record = decode_model(kv.value)
-    except msgspec.DecodeError:
-        record = ModelRecord(0, {})
-        name += " (damaged entry: run `scoremesh sync`)"
-    versions = record.aliases.values()
+def _listed(model: pb.Model) -> dict[str, Any]:
     return {
-        "model": name,
-        "aliases": {alias: version.version for alias, version in sorted(record.aliases.items())},
-        "runtime": ",".join(sorted({version.runtime.value for version in versions})) or "-",
-        "memory_mib": mib(max((version.resident_bytes for version in versions), default=0)),
+        "model": typed_ref(model.name),
+        "aliases": dict(sorted(model.aliases.items())),
+        "rollouts": {rollout.alias: rollout.canary or rollout.shadow for rollout in model.rollouts},
+        "application": model.application or "-",
     }
 
 
-def describe(model: ModelArgument, store: StoreOption, output: OutputOption = OutputFormat.TABLE) -> None:
-    """Show a model's aliases, versions, features and outputs, as object storage has them."""
-    found = with_library(store, lambda library: library.describe(model))
+@takes_target
+def describe(
+    target: Target,
+    model: ModelArgument,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Show a model's aliases, rollouts, versions, features and outputs."""
+
+    async def work(stub: RegistryServiceStub) -> pb.Model:
+        answer: pb.GetModelResponse = await stub.GetModel(pb.GetModelRequest(name=model_name(model)))
+        return answer.model
+
+    found = with_stub(target, work)
     if output is OutputFormat.JSON:
-        show_json(
-            {"model": str(found.ref), "aliases": found.aliases, "revision": found.revision, "versions": found.versions}
-        )
+        show_json(MessageToDict(found, preserving_proto_field_name=True))
     else:
         _show_description(found)
 
 
-def _show_description(found: ModelDescription) -> None:
+def _show_description(found: pb.Model) -> None:
     aliases = ", ".join(f"{alias} -> {version}" for alias, version in sorted(found.aliases.items()))
-    typer.echo(f"{found.ref}: {aliases or 'no alias'} (alias revision {found.revision})\n")
-    columns = ["version", "runtime", "features", "outputs", "file MiB", "memory MiB", "us a row", "published", "by"]
-    console().print(table(columns, [_version_cells(manifest) for manifest in found.versions]))
+    of = f", of application {found.application}" if found.application else ""
+    typer.echo(f"{typed_ref(found.name)}: {aliases or 'no alias'} (revision {found.etag}{of})")
+    for rollout in found.rollouts:
+        typer.echo(f"beside {rollout.alias}: {rollout_text(rollout)}")
+    typer.echo("")
+    columns = ["version", "state", "runtime", "features", "outputs", "file MiB", "memory MiB", "us a row", "published"]
+    console().print(table([*columns, "by"], [_version_cells(version) for version in found.versions]))
 
 
-def _version_cells(manifest: Manifest) -> list[Any]:
-    schema = manifest.schema
+def rollout_text(rollout: pb.Rollout) -> str:
+    """What runs, for a person."""
+    parts = [f"canary {rollout.canary} at {rollout.percent:g} %"] if rollout.canary else []
+    parts += [f"shadow {rollout.shadow}"] if rollout.shadow else []
+    return f"{', '.join(parts)} (rollout {rollout.id}{', guarded' if rollout.guarded else ''})"
+
+
+def _version_cells(version: pb.Version) -> list[Any]:
+    schema = version.schema
+    is_shown = version.HasField("schema")
     return [
-        manifest.version,
-        manifest.runtime.value,
-        len(schema.features) + len(schema.string_columns),
-        ", ".join(f"{output.name}: {output.kind.value}" for output in schema.outputs),
-        mib(manifest.artifact_bytes),
-        mib(manifest.resident_bytes),
-        round(manifest.predict_us.get("1", 0.0), 1),
-        manifest.created_at.partition(".")[0],
-        manifest.published_by or "-",
+        last_part(version.name),
+        pb.VersionState.Name(version.state).removeprefix("VERSION_STATE_").lower(),
+        version.runtime or "-",
+        len(schema.features) + len(schema.string_columns) if is_shown else "-",
+        ", ".join(f"{output.name}: {output.kind}" for output in schema.outputs) or "-",
+        mib(version.artifact_bytes),
+        mib(version.resident_bytes),
+        round(version.predict_us.get("1", 0.0), 1),
+        version.create_time.partition(".")[0],
+        version.published_by or "-",
     ]
 
 
@@ -128,43 +109,121 @@ class Assignment(NamedTuple):
 
 def _parse_assignment(text: str) -> Assignment:
     alias, equals, version = text.partition("=")
-    if not (alias and equals and version):
-        raise typer.BadParameter("write ALIAS=VERSION")
+    if not (alias and equals):
+        raise typer.BadParameter("write ALIAS=VERSION, or ALIAS= to take the alias away")
     return Assignment(alias, version)
 
 
+@takes_target
 def alias(
+    target: Target,
     model: ModelArgument,
     assignment: Annotated[
-        Assignment, typer.Argument(parser=_parse_assignment, metavar="ALIAS=VERSION", help="Such as live=3.")
+        Assignment,
+        typer.Argument(parser=_parse_assignment, metavar="ALIAS=VERSION", help="Such as live=3; old= takes it away."),
     ],
-    store: StoreOption,
-    etcd: EtcdOption = DEFAULT_ETCD,
-    cluster: ClusterOption = DEFAULT_CLUSTER,
+    expected: Annotated[
+        str, typer.Option(metavar="VERSION", help='Only if it points there until now; "-" for one that must be new.')
+    ] = "",
+    unprepared: Annotated[
+        bool, typer.Option("--unprepared", help="Don't load it first: requests may be cold.")
+    ] = False,
+    request_id: RequestIdOption = "",
 ) -> None:
-    """Point an alias at a published version; the next request uses it."""
+    """Point an alias at a version, when scorers that have the old one have loaded the new one."""
 
-    async def work(registry: Registry) -> None:
-        await registry.publisher.set_alias(model, assignment.alias, assignment.version)
+    async def work(stub: RegistryServiceStub) -> None:
+        name = model_name(model)
+        if not assignment.version:
+            await stub.RemoveAlias(pb.RemoveAliasRequest(model=name, alias=assignment.alias, request_id=request_id))
+            return
+        request = pb.SetAliasRequest(
+            model=name,
+            alias=assignment.alias,
+            version=assignment.version,
+            expected_version=expected,
+            unprepared=unprepared,
+            request_id=request_id,
+        )
+        await stub.SetAlias(request)
 
-    with_registry(etcd, store, cluster, work)
-    typer.echo(f"{model}: {assignment.alias} -> {assignment.version}")
+    with_stub(target, work)
+    typer.echo(f"{model}: {assignment.alias} -> {assignment.version or 'nothing'}")
 
 
-def sync(
-    store: StoreOption,
-    model: Annotated[str, typer.Argument(metavar="[TENANT/MODEL]", help="Only this model.")] = "",
-    etcd: EtcdOption = DEFAULT_ETCD,
-    cluster: ClusterOption = DEFAULT_CLUSTER,
+@takes_target
+def rollback(
+    target: Target,
+    model: ModelArgument,
+    name: Annotated[str, typer.Argument(metavar="[ALIAS]", help="Which alias.")] = LIVE,
+    request_id: RequestIdOption = "",
 ) -> None:
-    """Bring what object storage has to etcd, as after etcd lost its data or a publisher died half-way."""
-    ref = parse_ref(model) if model else None
+    """Point an alias back at the version that it meant before its last move."""
 
-    async def work(registry: Registry) -> int:
-        if ref is None:
-            return await registry.publisher.sync_all()
-        await registry.publisher.sync(ref)
-        return 1
+    async def work(stub: RegistryServiceStub) -> pb.Model:
+        request = pb.RollBackAliasRequest(model=model_name(model), alias=name, request_id=request_id)
+        answer: pb.RollBackAliasResponse = await stub.RollBackAlias(request)
+        return answer.model
 
-    count = with_registry(etcd, store, cluster, work)
-    typer.echo(f"synced {count} model{'' if count == 1 else 's'}")
+    found = with_stub(target, work)
+    typer.echo(f"{model}: {name} -> {found.aliases[name]}")
+
+
+@takes_target
+def retire(
+    target: Target,
+    version: VersionArgument,
+) -> None:
+    """Take a version out of use for ever; refused while something points at it."""
+    _check_has_version(version.version)
+
+    async def work(stub: RegistryServiceStub) -> None:
+        await stub.RetireVersion(pb.RetireVersionRequest(name=version.name))
+
+    with_stub(target, work)
+    typer.echo(f"{version} is retired")
+
+
+@takes_target
+def delete(
+    target: Target,
+    version: VersionArgument,
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete a whole model even while aliases point at it.")
+    ] = False,
+    request_id: RequestIdOption = "",
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Delete a version, or without @VERSION a model; shows what was removed."""
+
+    async def work(stub: RegistryServiceStub) -> pb.Removed:
+        if version.version:
+            one = pb.DeleteVersionRequest(name=version.name, request_id=request_id)
+            answer: pb.DeleteVersionResponse = await stub.DeleteVersion(one)
+            return answer.removed
+        whole = pb.DeleteModelRequest(name=version.name, force=force, request_id=request_id)
+        gone: pb.DeleteModelResponse = await stub.DeleteModel(whole)
+        return gone.removed
+
+    show_removed(str(version), with_stub(target, work), output)
+
+
+def show_removed(what: str, removed: pb.Removed, output: OutputFormat) -> None:
+    """Print what a deletion took away."""
+    if output is OutputFormat.JSON:
+        show_json(MessageToDict(removed, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+        return
+    typer.echo(
+        f"deleted {what}: {removed.models} models, {removed.versions} versions, {removed.objects} objects "
+        f"({mib(removed.object_bytes):g} MiB), {removed.index_entries} entries of etcd, "
+        f"{removed.resident_models} copies in memory, {removed.disk_files} on scorers' disks"
+    )
+    for member in removed.unreached_members:
+        typer.echo(
+            f"scorer {member} did not answer: run it again when it does, or delete its cache directory", err=True
+        )
+
+
+def _check_has_version(version: str) -> None:
+    if not version:
+        raise typer.BadParameter("write TENANT/MODEL@VERSION")

@@ -1,8 +1,8 @@
-"""One router or scorer of a local cluster, as a process: start, wait until it takes work, freeze, kill, start again.
+"""One router, registry or scorer of a local cluster as a process: start, wait for it, freeze, kill, start again.
 
 Contract: the process dies with us (see `ops.process`), writes to one log file over all its starts, and after `restart`
-is back under the same id and address. `start` returns when others see the server: a router says SERVING, a scorer is
-announced in etcd. Waiting never blocks the event loop and may be cancelled; then the process runs on until `aclose`.
+is back under the same id and address. `start` returns when others see the server: a router or registry says SERVING, a
+scorer is announced in etcd. Waiting never blocks the event loop and may be cancelled; then the process runs on.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ START_TIMEOUT_S = 60.0
 # A scorer with workers may take three times its own 10 s to drain, and 5 s more.
 STOP_GRACE_S = 40.0
 _POLL_S = 0.02
-_LISTENING = re.compile(rb"^router listening on (\S+)$", re.MULTILINE)
+_LISTENING = re.compile(rb"^(?:router|registry) listening on (\S+)$", re.MULTILINE)
 
 
 class ServerProcess:
-    """What a router and a scorer have in common: the process. `arguments`: of `python -m <module>`."""
+    """What all servers have in common: the process. `arguments`: of `python -m <module>`."""
 
     def __init__(self, name: str, module: str, arguments: Sequence[str], log_path: Path) -> None:
         self.name = name
@@ -108,13 +108,22 @@ class ServerProcess:
         return text.rpartition("\n")[2] or f"see {self.log_path}"
 
 
-class RouterProcess(ServerProcess):
-    """A router. `port` 0: any free one at the first start. `tls`: what callers show and trust, None for plain text."""
+class FrontProcess(ServerProcess):
+    """A router or a registry: `module` says which. `port` 0: any free one at the first start. `tls`: what callers show
+    and trust, None for plain text.
+    """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], log_path: Path, *, port: int = 0, tls: TlsFiles | None = None
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        log_path: Path,
+        *,
+        port: int = 0,
+        tls: TlsFiles | None = None,
     ) -> None:
-        super().__init__(name, "router", arguments, log_path)
+        super().__init__(name, module, arguments, log_path)
         self.address = f"127.0.0.1:{port}"
         self._tls = tls
 

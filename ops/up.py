@@ -1,7 +1,7 @@
 """The command `up`: a cluster on this machine until Ctrl-C.
 
-Contract: SIGINT or SIGTERM stops routers, scorers and etcd in order; a second one, or a SIGKILL, ends all at once. A
-part that dies is reported once, and the rest runs on.
+Contract: SIGINT or SIGTERM stops the registry, routers, scorers and etcd in order; a second one, or a SIGKILL, ends all
+at once. A part that dies is reported once, and the rest runs on.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ def up(
     etcd: Annotated[str, typer.Option(metavar="HOST:PORT,...", help="Use this etcd; default: start one.")] = "",
     store: Annotated[str, typer.Option(metavar="URL", help="Use this object store; default: a directory.")] = "",
     cluster: ClusterOption = DEFAULT_CLUSTER,
+    registry_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the registry; 0 takes a free one.")] = 7300,
     routers: Annotated[int, typer.Option(min=1, max=64, help="How many routers.")] = 1,
     scorers: Annotated[int, typer.Option(min=1, max=64, help="How many scorers.")] = 3,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the first router; 0 takes free ones.")] = 7100,
     capacity_mib: Annotated[float, typer.Option(min=1, help="Memory for models of each scorer.")] = 256.0,
 ) -> None:
-    """Run a whole cluster on this machine: etcd, an object store, scorers, routers. Ctrl-C stops it."""
+    """Run a whole cluster on this machine: etcd, an object store, scorers, routers, a registry. Ctrl-C stops it."""
     check_ports_free(port, routers)
+    check_ports_free(registry_port, 1)
     with _place(directory) as place:
         local = LocalCluster(
             place,
@@ -49,6 +51,8 @@ def up(
             cluster=cluster,
             router_port=port,
             capacity_mib=capacity_mib,
+            registry=True,
+            registry_port=registry_port,
         )
         asyncio.run(_run(local))
 
@@ -113,6 +117,7 @@ def _welcome(local: LocalCluster) -> str:
     lines = [
         "ScoreMesh is up",
         *(f"  {router.name:<10}{router.address}" for router in local.routers),
+        *([f"  {local.registry.name:<10}{local.registry.address}"] if local.registry else []),
         *(f"  {scorer.name:<10}{scorer.address}" for scorer in local.scorers),
         f"  {'etcd':<10}{endpoints}",
         f"  {'store':<10}{local.store_url}",
@@ -120,6 +125,7 @@ def _welcome(local: LocalCluster) -> str:
         "",
         "Type in another terminal:",
         f"  export SCOREMESH_ROUTER={first} SCOREMESH_ETCD={endpoints} SCOREMESH_STORE={local.store_url}",
+        *([f"  export SCOREMESH_REGISTRY={local.registry.address}"] if local.registry else []),
         *([f"  export SCOREMESH_CLUSTER={local.cluster}"] if local.cluster != DEFAULT_CLUSTER else []),
         "  scoremesh publish model.txt --tenant acme --model churn",
         "  scoremesh score acme/churn --rows '1,2,3;4,5,6'",
