@@ -23,7 +23,6 @@ from bench.load import PATH
 from bench.models import BenchModel
 from ops.etcd_server import EtcdServer, free_port
 from ops.process import ChildProcess
-from registry.artifacts import open_store
 from registry.etcd import Etcd
 from registry.keys import Keys
 from registry.member_fold import MembersView
@@ -32,6 +31,7 @@ from registry.model import Member
 from registry.probing import probe
 from registry.publish import Publisher
 from registry.server import FRONTS
+from registry.store_urls import open_store
 from scoremesh.scoring.v1.scoring_pb2 import ScoreResponse
 
 CLUSTER = "bench"
