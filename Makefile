@@ -7,7 +7,7 @@ PY    := $(BIN)/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast test-slow check fmt types imports proto proto-check bench clean
+.PHONY: help setup demo up test test-fast test-slow fuzz check fmt types imports proto proto-check bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test-fast: $(STAMP) ## The tests to run on each change: no servers, under a minu
 
 test-slow: $(STAMP) ## The tests with real etcd, S3 and clusters, and those that kill things
 	$(PY) -m pytest tests/integration tests/e2e tests/chaos
+
+fuzz: $(STAMP) ## Damage COUNT models of each format, admit and score them: make fuzz SEED=1 COUNT=2000
+	$(PY) -W ignore -m tests.fuzz.fuzz_admission --seed $(or $(SEED),1) --count $(or $(COUNT),2000)
 
 check: $(STAMP) imports types proto-check ## Lint, format, types, import contracts, protos and generated code
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from client import AsyncClient
 from ops.demo_models import RECIPES, DemoModel, train
 from ops.etcd_server import EtcdServer
 from registry.etcd import TlsFiles
+from registry.offer import Facts
 from tests.e2e.cluster import Cluster
 from tests.e2e.gated_store import GatedStore
 from tests.e2e.models import Shelf
@@ -47,7 +48,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedStore]:
 def models(
     etcd_server: EtcdServer, store: GatedStore, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, DemoModel]:
-    """Real models by tenant/model, published for real. acme/tumour has the versions 1 (candidate) and 2 (live)."""
+    """Real models by tenant/model, published for real. acme/tumour has the versions 1 (candidate) and 2 (live), which
+    takes more features.
+    """
     directory = tmp_path_factory.mktemp("trained")
     trained = {str(r.ref): train(r, directory) for r in RECIPES if str(r.ref) in {*_PUBLISHED, "acme/tumour-small"}}
     shelf = Shelf(store.directory, etcd_server, "first")
@@ -55,7 +58,7 @@ def models(
     async def publish() -> None:
         tumour, small = trained["acme/tumour"], trained["acme/tumour-small"]
         await shelf.publish(small.path, tumour.ref, version="1", aliases=("candidate",))
-        await shelf.publish(tumour.path, tumour.ref, version="2")
+        await shelf.publish(tumour.path, tumour.ref, version="2", facts=Facts(allow_breaking=True))
         for name in _PUBLISHED[1:]:
             await shelf.publish(trained[name].path, trained[name].ref)
 

@@ -10,16 +10,19 @@ import lightgbm
 import numpy as np
 
 from ops.etcd_server import EtcdServer
-from registry.artifacts import open_store
 from registry.etcd import Etcd
 from registry.keys import Keys
+from registry.layout import artifact_path
 from registry.manifest import Manifest
-from registry.model import LIVE, ModelRef, Runtime
-from registry.offer import Prober
-from registry.probing import Probed, probe
-from registry.publish import Publisher
+from registry.model import LIVE, ModelRef
+from registry.offer import Admit, Admitted, Facts, Offer
+from registry.probing import probe
+from registry.rebuild import rebuild
+from registry.store_urls import open_store
+from tests.integration.publishing import open_ledger, publisher
 
 _numbers = itertools.count(1)
+_NO_FACTS = Facts()
 _ROWS = np.random.default_rng(1).normal(size=(200, 4))
 
 
@@ -47,12 +50,13 @@ class Shelf:
         *,
         version: str | None = None,
         aliases: tuple[str, ...] = (LIVE,),
-        prober: Prober = probe,
+        admit: Admit = probe,
+        facts: Facts = _NO_FACTS,
     ) -> Manifest:
         etcd = Etcd([self._etcd.endpoint])
         try:
-            publisher = Publisher(open_store(f"file://{self._directory}"), etcd, Keys(self._cluster), prober)
-            return await publisher.publish(path, ref, version=version, aliases=aliases)
+            opened = publisher(open_store(f"file://{self._directory}"), etcd, Keys(self._cluster), admit)
+            return await opened.publish(path, ref, version=version, aliases=aliases, facts=facts)
         finally:
             await etcd.aclose()
 
@@ -60,7 +64,7 @@ class Shelf:
         """Tell this cluster's etcd all that is in the store."""
         etcd = Etcd([self._etcd.endpoint])
         try:
-            await Publisher(open_store(f"file://{self._directory}"), etcd, Keys(self._cluster), probe).sync_all()
+            await rebuild(open_ledger(open_store(f"file://{self._directory}"), etcd, Keys(self._cluster)))
         finally:
             await etcd.aclose()
 
@@ -75,16 +79,17 @@ class Shelf:
         path = self._directory.parent / f"fresh-{self._cluster}-{number}.txt"
         booster.save_model(path)
         ref = ModelRef(tenant, f"m{number}")
-        manifest = await self.publish(path, ref, prober=_known_prober(int(megabytes_reserved * 2**20)))
-        return Fresh(ref, manifest.uri, manifest.version, _ROWS[:8], np.asarray(booster.predict(_ROWS[:8])))
+        manifest = await self.publish(path, ref, admit=_known_admit(int(megabytes_reserved * 2**20)))
+        path_in_store = artifact_path(ref.tenant, manifest.artifact)
+        return Fresh(ref, path_in_store, manifest.version, _ROWS[:8], np.asarray(booster.predict(_ROWS[:8])))
 
 
-def _known_prober(resident_bytes: int) -> Prober:
+def _known_admit(resident_bytes: int) -> Admit:
     """Spares the process that tries a model: these models are all alike, and what they look like is known."""
     from scorer.engine import engine_for
 
-    async def say(path: Path, runtime: Runtime) -> Probed:
-        artifact = path.read_bytes()  # noqa: ASYNC240 - a small file of a test
-        return Probed(engine_for(runtime).describe(artifact), resident_bytes, {"1": 2.0, "64": 20.0})
+    async def say(offer: Offer) -> Admitted:
+        schema = engine_for(offer.runtime).describe(offer.data)
+        return Admitted(offer.data, schema, resident_bytes, {"1": 2.0, "64": 20.0})
 
     return say

@@ -63,31 +63,47 @@ def refuse(exports: dict[str, str], tmp_path: Path) -> Run:
 
 def test_help_names_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).stdout
-    for command in ("up", "demo", "publish", "ls", "describe", "alias", "sync", "nodes", "score"):
+    commands = (
+        *("up", "demo", "publish", "publish-many", "ls", "describe", "alias", "rollback", "retire", "delete", "score"),
+        *("rollout", "tenant", "application", "quarantine", "rebuild", "index", "nodes"),
+    )
+    for command in commands:
         assert f" {command} " in text
         assert f"Usage: root {command} " in CliRunner().invoke(app, [command, "--help"]).stdout
 
 
 def test_the_life_of_a_model(run: Run, refuse: Run, models: dict[str, DemoModel]) -> None:
     small = models["acme/tumour-small"]
-    to = ("--tenant", "phoenix", "--model", "life")
+    to, breaking = ("--tenant", "phoenix", "--model", "life"), ("--allow-breaking",)
     assert run("publish", str(small.path), *to) == "published phoenix/life version 1 as live\n"
-    manifest = json.loads(
-        run("publish", str(models["initech/iris"].path), *to, "--version", "b", "--alias", "candidate", "-o", "json")
+    version = json.loads(
+        run(
+            "publish",
+            str(models["initech/iris"].path),
+            *to,
+            "--version",
+            "b",
+            "--alias",
+            "candidate",
+            "-o",
+            "json",
+            *breaking,
+        )
     )
-    assert (manifest["version"], manifest["runtime"]) == ("b", "onnx")
-    again = run("publish", str(models["initech/iris"].path), *to, "--version", "b", "--alias", "candidate")
+    assert (version["name"], version["runtime"]) == ("tenants/phoenix/models/life/versions/b", "onnx")
+    again = run("publish", str(models["initech/iris"].path), *to, "--version", "b", "--alias", "candidate", *breaking)
     assert again == "published phoenix/life version b as candidate\n"
     assert "VERSION_EXISTS" in refuse("publish", str(small.path), *to, "--version", "b")
 
     [listed] = json.loads(run("ls", "phoenix", "-o", "json"))
     assert (listed["model"], listed["aliases"]) == ("phoenix/life", {"candidate": "b", "live": "1"})
-    assert re.search(r"^phoenix/life +candidate=b live=1 +lightgbm,onnx ", run("ls"), re.MULTILINE)
+    assert re.search(r"^phoenix/life +candidate=b live=1 ", run("ls"), re.MULTILINE)
+    assert re.search(r"^phoenix/life +candidate=b live=1 +lightgbm,onnx ", run("index"), re.MULTILINE)
     assert run("alias", "phoenix/life", "live=b") == "phoenix/life: live -> b\n"
     assert "has no version '9'" in refuse("alias", "phoenix/life", "live=9")
     described = json.loads(run("describe", "phoenix/life", "-o", "json"))
     assert described["aliases"] == {"candidate": "b", "live": "b"}
-    assert [version["version"] for version in described["versions"]] == ["1", "b"]
+    assert [version["name"].rpartition("/")[2] for version in described["versions"]] == ["1", "b"]
     text = run("describe", "phoenix/life")
     assert "live -> b" in text
     assert "probabilities: class_probabilities" in text
@@ -130,19 +146,29 @@ def test_nodes_lists_the_members(run: Run, local: LocalCluster) -> None:
     assert [line.split()[0] for line in lines] == ["local-0", "local-1"]
 
 
-def test_sync_rebuilds_etcd_from_the_store(run: Run, refuse: Run, models: dict[str, DemoModel], tmp_path: Path) -> None:
+def test_rebuild_makes_etcd_anew_from_the_store(
+    run: Run, refuse: Run, models: dict[str, DemoModel], tmp_path: Path
+) -> None:
     store = f"file://{tmp_path / 'elsewhere'}"
     one = ("--store", store, "--tenant", "hooli", "--model")
     run("publish", str(models["initech/iris"].path), *one, "first", "--cluster", "lost")
     run("publish", str(models["initech/iris"].path), *one, "second", "--cluster", "lost")
     fresh = ("--cluster", "rebuilt")
-    assert run("ls", *fresh) == "no models\n"
-    assert json.loads(run("ls", *fresh, "-o", "json")) == []
-    assert run("sync", "hooli/second", "--store", store, *fresh) == "synced 1 model\n"
-    assert [row["model"] for row in json.loads(run("ls", *fresh, "-o", "json"))] == ["hooli/second"]
-    assert run("sync", "--store", store, *fresh) == "synced 2 models\n"
-    assert [row["model"] for row in json.loads(run("ls", *fresh, "-o", "json"))] == ["hooli/first", "hooli/second"]
-    assert "MODEL_NOT_FOUND" in refuse("sync", "hooli/third", "--store", store, *fresh)
+    assert run("index", *fresh) == "no models\n"
+    assert json.loads(run("index", *fresh, "-o", "json")) == []
+    assert (
+        run("rebuild", "hooli/second", "--store", store, *fresh)
+        .lstrip()
+        .startswith("1 models in object storage: 1 entries written")
+    )
+    assert [row["model"] for row in json.loads(run("index", *fresh, "-o", "json"))] == ["hooli/second"]
+    assert (
+        run("rebuild", "--store", store, *fresh)
+        .lstrip()
+        .startswith("2 models in object storage: 1 entries written, 0 removed")
+    )
+    assert [row["model"] for row in json.loads(run("index", *fresh, "-o", "json"))] == ["hooli/first", "hooli/second"]
+    assert "MODEL_NOT_FOUND" in refuse("rebuild", "hooli/third", "--store", store, *fresh)
 
 
 async def test_ls_shows_a_damaged_entry_and_the_others(exports: dict[str, str], tmp_path: Path) -> None:
@@ -151,8 +177,8 @@ async def test_ls_shows_a_damaged_entry_and_the_others(exports: dict[str, str], 
     etcd = Etcd(exports["SCOREMESH_ETCD"].split(","))
     await etcd.put(b"/scoremesh/damaged/models/acme/broken", b"{not json")
     await etcd.aclose()
-    text = succeeds("ls", "--cluster", "damaged", cwd=tmp_path, env=exports)
-    assert "acme/broken (damaged entry: run `scoremesh sync`)" in text
+    text = succeeds("index", "--cluster", "damaged", cwd=tmp_path, env=exports)
+    assert "acme/broken (damaged entry: run `scoremesh rebuild`)" in text
 
 
 @pytest.mark.parametrize(
@@ -187,6 +213,11 @@ def test_a_failure_is_one_line_and_status_1(refuse: Run, arguments: list[str], w
         ["score", "acme/x", "--rows", "1", "--csv", "x.csv"],
         ["score", "acme/bad name", "--rows", "1"],
         ["alias", "acme/x", "live"],
+        ["retire", "acme/x"],
+        ["retire", "acme/x@"],
+        ["rollout", "start", "acme/x"],
+        ["rollout", "bulk", "--stages", "50,10"],
+        ["rollout", "bulk", "--stages", "ten"],
         ["nodes", "-o", "yaml"],
         ["publish", "model.txt"],
     ],
@@ -204,10 +235,10 @@ def test_a_secured_etcd_is_set_by_the_environment(tls: TlsFiles, tmp_path: Path)
     secured: dict[str, Any] = {"SCOREMESH_ETCD": server.endpoint, "SCOREMESH_ETCD_CA": str(tls.ca)}
     pair = {"SCOREMESH_ETCD_CERT": str(tls.cert), "SCOREMESH_ETCD_KEY": str(tls.key)}
     try:
-        assert succeeds("ls", cwd=tmp_path, env={**secured, **pair}) == "no models\n"
-        assert "ETCD_UNAVAILABLE" in fails("ls", cwd=tmp_path, env=secured)
+        assert succeeds("index", cwd=tmp_path, env={**secured, **pair}) == "no models\n"
+        assert "ETCD_UNAVAILABLE" in fails("index", cwd=tmp_path, env=secured)
         missing = {**secured, "SCOREMESH_ETCD_CA": "missing.pem"}
-        assert "there is no certificate file missing.pem" in fails("ls", cwd=tmp_path, env=missing)
+        assert "there is no certificate file missing.pem" in fails("index", cwd=tmp_path, env=missing)
     finally:
         server.terminate()
 

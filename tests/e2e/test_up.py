@@ -29,7 +29,7 @@ def up(tmp_path: Path) -> Iterator[StartUp]:
     started: list[Up] = []
 
     def start(*arguments: str) -> Up:
-        started.append(Up(tmp_path, "--port", "0", *arguments))
+        started.append(Up(tmp_path, "--port", "0", "--registry-port", "0", *arguments))
         return started[-1].wait_up()
 
     yield start
@@ -58,11 +58,11 @@ def test_serves_stops_in_order_and_keeps_its_directory(up: StartUp, model: DemoM
     assert "version 1 as live" in succeeds("publish", str(model.path), *ref, cwd=tmp_path, env=first.exports)
     assert (scored(first, model, tmp_path) == model.expected[0][:3]).all()
     children = first.children()
-    assert len(children) == 5
+    assert len(children) >= 6  # etcd, two routers, two scorers, the registry, and what tries models for it
     assert first.stop(signal.SIGINT) == 0
     assert first.output.endswith("stopping ...\nstopped\n")
     wait_all_gone(children)
-    drained = {log.stem: drain_times(log) for log in (tmp_path / "kept" / "logs").glob("*.log")}
+    drained = {log.stem: drain_times(log) for log in (tmp_path / "kept" / "logs").glob("[lr]o*.log")}
     assert all(len(times) == 1 for times in drained.values()), drained
     assert max(drained["router-0"] + drained["router-1"]) < min(drained["local-0"] + drained["local-1"])
 
@@ -78,7 +78,7 @@ def drain_times(log: Path) -> list[str]:
 def test_sigkill_leaves_no_process(up: StartUp) -> None:
     running = up("--dir", "kept", "--scorers", "2")
     children = running.children()
-    assert len(children) == 4
+    assert len(children) == 5
     running.process.kill()
     wait_all_gone(children)
 
@@ -109,8 +109,10 @@ def test_a_fresh_directory_is_removed(up: StartUp) -> None:
 def test_uses_a_given_etcd_store_and_cluster_name(up: StartUp, etcd_server: EtcdServer, tmp_path: Path) -> None:
     store = f"file://{tmp_path / 'objects'}"
     running = up("--etcd", etcd_server.endpoint, "--store", store, "--cluster", "mine", "--scorers", "1")
-    assert running.exports.keys() == {"SCOREMESH_ROUTER", "SCOREMESH_ETCD", "SCOREMESH_STORE", "SCOREMESH_CLUSTER"}
-    assert len(running.children()) == 2
+    assert running.exports.keys() == {
+        *("SCOREMESH_ROUTER", "SCOREMESH_ETCD", "SCOREMESH_STORE", "SCOREMESH_REGISTRY", "SCOREMESH_CLUSTER")
+    }
+    assert len(running.children()) == 3
     [node] = json.loads(succeeds("nodes", "-o", "json", cwd=tmp_path, env=running.exports))
     assert (node["id"], node["state"]) == ("local-0", "ready")
     exports = running.exports

@@ -4,19 +4,49 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from registry.artifacts import ArtifactStore, check_digest
+from registry.alias_moves import AliasMoves, Prepare, no_preparation
+from registry.artifacts import ArtifactStore
 from registry.etcd import Etcd
 from registry.keys import Keys, decode_model
+from registry.layout import artifact_path
+from registry.ledger import Ledger
 from registry.library import Library
-from registry.model import ModelRecord, ModelRef, ModelSchema, OutputKind, OutputSchema, Runtime
-from registry.probing import Probed
+from registry.model import ModelRecord, ModelRef, ModelSchema, OutputKind, OutputSchema
+from registry.offer import Admit, Admitted, Offer, sha256
+from registry.publish import SIZE_LIMIT_BYTES, Publisher
 
 SCHEMA = ModelSchema(("age", "income"), (OutputSchema("value", OutputKind.REGRESSION),))
 
 
-async def constant_prober(_path: Path, _runtime: Runtime) -> Probed:
+async def constant_admit(offer: Offer) -> Admitted:
     """For tests about order and races, where starting a process for each file would hide what is tested."""
-    return Probed(SCHEMA, 1000, {"1": 2.0, "64": 50.0})
+    return Admitted(offer.data, SCHEMA, 1000, {"1": 2.0, "64": 50.0})
+
+
+async def rewriting_admit(offer: Offer) -> Admitted:
+    """As `constant_admit`, but what scorers are to load isn't what was offered."""
+    return (await constant_admit(offer))._replace(artifact=offer.data + b" rewritten")
+
+
+def open_ledger(store: ArtifactStore, etcd: Etcd, keys: Keys) -> Ledger:
+    """A ledger on this store and cluster."""
+    return Ledger(Library(store), etcd, keys)
+
+
+def publisher(
+    store: ArtifactStore,
+    etcd: Etcd,
+    keys: Keys,
+    admit: Admit = constant_admit,
+    *,
+    prepare: Prepare = no_preparation,
+    published_by: str = "",
+    size_limit_bytes: int = SIZE_LIMIT_BYTES,
+) -> Publisher:
+    """A publisher with a ledger of its own."""
+    ledger = open_ledger(store, etcd, keys)
+    moves = AliasMoves(ledger, prepare)
+    return Publisher(ledger, moves, admit, published_by=published_by, size_limit_bytes=size_limit_bytes)
 
 
 def model_file(folder: Path, content: str) -> Path:
@@ -27,6 +57,7 @@ def model_file(folder: Path, content: str) -> Path:
 
 
 async def index_entry(etcd: Etcd, keys: Keys, ref: ModelRef) -> ModelRecord | None:
+    """What etcd says of a model."""
     _, found = await etcd.get(keys.model(ref))
     return decode_model(found.value) if found is not None else None
 
@@ -36,14 +67,16 @@ async def check_published(store: ArtifactStore, etcd: Etcd, keys: Keys, ref: Mod
     library = Library(store)
     for version in await library.list_versions(ref):
         manifest = await library.read_manifest(ref, version)
-        check_digest(await store.get(manifest.uri), manifest.digest, manifest.uri)
-    newest = await library.index_entry(ref)  # reads the manifest of every alias
-    indexed = await index_entry(etcd, keys, ref)
+        for digest in (manifest.artifact, manifest.source):
+            assert sha256(await store.get(artifact_path(ref.tenant, digest))) == digest
+        await library.read_schema(ref.tenant, manifest.schema)
+    newest, indexed = await library.index_entry(ref), await index_entry(etcd, keys, ref)
+    for record in (newest, indexed):
+        for known in record.aliases.values() if record is not None else ():
+            assert known == (await library.read_manifest(ref, known.version)).to_version()
     if indexed is not None:
         assert newest is not None
         assert indexed.revision <= newest.revision
-        for known in indexed.aliases.values():
-            assert known == (await library.read_manifest(ref, known.version)).to_version()
 
 
 async def check_synced(store: ArtifactStore, etcd: Etcd, keys: Keys, ref: ModelRef) -> ModelRecord:

@@ -15,8 +15,8 @@ import pytest
 
 from ops.etcd_server import free_port
 from ops.process import ChildProcess
-from registry.artifacts import open_store
 from registry.errors import StoreUnavailableError
+from registry.store_urls import open_store
 
 _ROLES = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
 

@@ -14,14 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ops.etcd_server import EtcdServer
-from registry.artifacts import open_store
+from registry.alias_moves import AliasMoves
 from registry.errors import ModelNotFoundError
 from registry.etcd import Etcd
 from registry.keys import Keys
+from registry.ledger import Ledger
 from registry.library import Library
 from registry.model import ModelRef
 from registry.publish import Publisher
-from tests.integration.publishing import check_synced, constant_prober, model_file
+from registry.store_urls import open_store
+from tests.integration.publishing import check_synced, constant_admit, model_file, open_ledger
 
 REF = ModelRef("acme", "fraud")
 ALIASES = st.sampled_from(["live", "candidate"])
@@ -49,7 +51,7 @@ def test_all_publishers_end_in_one_history(server: EtcdServer, actors: list[tupl
 
 async def _play(endpoint: str, folder: Path, actors: list[tuple[str, int, object]]) -> None:
     etcd, keys, url = Etcd([endpoint]), Keys(f"test-{uuid.uuid4().hex}"), f"file://{folder}/store"
-    acting = [_act(Publisher(open_store(url), etcd, keys, constant_prober), folder, i, a) for i, a in enumerate(actors)]
+    acting = [_act(open_ledger(open_store(url), etcd, keys), folder, i, a) for i, a in enumerate(actors)]
     outcomes = await asyncio.gather(*acting)
     published = [outcome for outcome in outcomes if outcome is not None]
     store = open_store(url)
@@ -64,15 +66,17 @@ async def _play(endpoint: str, folder: Path, actors: list[tuple[str, int, object
     await etcd.aclose()
 
 
-async def _act(publisher: Publisher, folder: Path, number: int, actor: tuple[str, int, object]) -> str | None:
+async def _act(ledger: Ledger, folder: Path, number: int, actor: tuple[str, int, object]) -> str | None:
     """One actor's act; returns the version that it published."""
     what, turns, arguments = actor
+    moves = AliasMoves(ledger)
     for _ in range(turns):
         await asyncio.sleep(0)
     if what == "publish":
         assert isinstance(arguments, list)
+        publisher = Publisher(ledger, moves, constant_admit)
         return (await publisher.publish(model_file(folder, str(number)), REF, aliases=arguments)).version
     assert isinstance(arguments, tuple)
     with contextlib.suppress(ModelNotFoundError):  # that version isn't there yet
-        await publisher.set_alias(REF, *arguments)
+        await moves.point(REF, *arguments)
     return None

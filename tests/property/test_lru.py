@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -30,6 +32,12 @@ class LruHistory(RuleBasedStateMachine):
             with pytest.raises(ValueError, match="already"):
                 self.lru.reserve(key, nbytes)
             return
+        if self.makes_room(nbytes, lambda: self.lru.reserve(key, nbytes)):
+            self.nbytes[key] = nbytes
+            self.order.append(key)
+
+    def makes_room(self, nbytes: int, act: Callable[[], list[object] | None]) -> bool:
+        """Whether there is room for so much more; `act` must evict what the naive model does."""
         expected: list[str] = []
         free = CAPACITY - sum(self.nbytes.values())
         for candidate in self.order:
@@ -38,16 +46,15 @@ class LruHistory(RuleBasedStateMachine):
             if candidate in self.values and not self.pins.get(candidate):
                 expected.append(candidate)
                 free += self.nbytes[candidate]
-        evicted = self.lru.reserve(key, nbytes)
+        evicted = act()
         if free < nbytes:
             assert evicted is None
-            return
+            return False
         assert evicted == [self.values[victim] for victim in expected]
         for victim in expected:
             self.left.append(self.values[victim])
             self.forget(victim)
-        self.nbytes[key] = nbytes
-        self.order.append(key)
+        return True
 
     def forget(self, key: str) -> None:
         del self.nbytes[key]
@@ -60,10 +67,12 @@ class LruHistory(RuleBasedStateMachine):
     def fill(self, data: st.DataObject, nbytes: int) -> None:
         key = data.draw(st.sampled_from(sorted(self.nbytes.keys() - self.values.keys())))
         value = object()
-        self.lru.fill(key, value, nbytes)
+        if not self.makes_room(nbytes - self.nbytes[key], lambda: self.lru.fill(key, value, nbytes)):
+            assert self.lru.get(key) is None
+            return
         self.given.append(value)
         self.values[key] = value
-        self.nbytes[key] = min(self.nbytes[key], nbytes)
+        self.nbytes[key] = nbytes
         self.order.remove(key)
         self.order.append(key)
 

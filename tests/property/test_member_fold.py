@@ -80,3 +80,52 @@ def test_a_drain_is_a_change() -> None:
         put = Put(KeyValue(KEYS.member("a"), encode(member("a", "1", state)), revision))
         fold.apply(Changed(revision, (put,)))
     assert fold.view.epoch == 2
+
+
+def announced(name: str, incarnation: str = "1", revision: int = 1) -> KeyValue:
+    return KeyValue(KEYS.member(name), encode(member(name, incarnation)), revision)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["put", "delete", "list"]), st.sets(st.sampled_from(IDS)), st.floats(0, 7)),
+        max_size=30,
+    )
+)
+def test_who_a_listing_lost_stays_until_the_grace_is_over(history: list[tuple[str, set[str], float]]) -> None:
+    """Against a model that remembers when each was lost first."""
+    fold = MemberFold(KEYS, grace_s=10.0)
+    alive: set[str] = set()
+    lost: dict[str, float] = {}
+    now_s = 100.0
+    for revision, (what, names, pause_s) in enumerate(history, start=1):
+        now_s += pause_s
+        fold.expire(now_s)
+        lost = {name: until_s for name, until_s in lost.items() if until_s > now_s}
+        if what == "list":
+            missed = (alive | lost.keys()) - names
+            lost = {name: lost.get(name, now_s + 10.0) for name in missed}
+            alive = set(names)
+            fold.apply(Listed(revision, tuple(announced(name) for name in names)), now_s)
+        else:
+            changes = [Put(announced(n)) if what == "put" else Deleted(KEYS.member(n), revision) for n in names]
+            fold.apply(Changed(revision, tuple(changes)), now_s)
+            alive = alive | names if what == "put" else alive - names
+            lost = {name: until_s for name, until_s in lost.items() if name not in names}
+        assert fold.view.members.keys() == alive | lost.keys()
+        assert fold.lost_until_s == lost
+    fold.expire(now_s + 10.0)
+    assert fold.view.members.keys() == alive
+    assert not fold.lost_until_s
+
+
+def test_who_comes_back_is_the_new_incarnation_at_once() -> None:
+    fold = MemberFold(KEYS, grace_s=10.0)
+    fold.apply(Listed(7, (announced("a"), announced("b"))), 0.0)
+    fold.apply(Listed(1, ()), 1.0)
+    assert {m.incarnation for m in fold.view.members.values()} == {"1"}
+    assert fold.view.epoch == 1, "nobody was lost yet"
+    fold.apply(Changed(2, (Put(announced("a", "2")),)), 2.0)
+    assert fold.view.members["a"].incarnation == "2"
+    fold.expire(11.0)
+    assert fold.view.members.keys() == {"a"}

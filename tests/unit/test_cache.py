@@ -12,6 +12,8 @@ from registry.model import ModelSchema, ModelVersion, Runtime
 from scorer.cache import ModelCache, Resident
 from scorer.engine import Rows
 
+_SCHEMA = ModelSchema(("f",), ())
+
 
 class FakeModel:
     resident_bytes = 0
@@ -28,45 +30,45 @@ class FakeModel:
 
 
 class Bench:
-    """A cache of 100 bytes. A load waits while its digest is in `held`; `errors`: what a load raises."""
+    """A cache of 100 bytes. A load waits while its package is in `held`; `errors`: what a load raises."""
 
     def __init__(self) -> None:
         self.loads: list[str] = []
         self.made: list[FakeModel] = []
         self.held: dict[str, asyncio.Event] = {}
         self.errors: dict[str, Exception] = {}
-        self.evicted = 0
+        self.evicted: list[int] = []
         self.actual_bytes: dict[str, int] = {}
         self.cache = ModelCache(100, self._load, self._on_evicted)
 
     async def _load(self, version: ModelVersion) -> Resident:
-        self.loads.append(version.digest)
+        self.loads.append(version.package)
         await asyncio.sleep(0)
-        if version.digest in self.held:
-            await self.held[version.digest].wait()
-        if version.digest in self.errors:
-            raise self.errors[version.digest]
+        if version.package in self.held:
+            await self.held[version.package].wait()
+        if version.package in self.errors:
+            raise self.errors[version.package]
         self.made.append(FakeModel())
-        nbytes = self.actual_bytes.get(version.digest, version.resident_bytes)
-        return Resident(self.made[-1], nbytes, 3, 1, 1)
+        nbytes = self.actual_bytes.get(version.package, version.resident_bytes)
+        return Resident(self.made[-1], _SCHEMA, nbytes, 3, 1, 1)
 
     def _on_evicted(self, count: int) -> None:
-        self.evicted += count
+        self.evicted.append(count)
 
-    async def use(self, digest: str, nbytes: int = 40) -> FakeModel:
-        async with self.cache.borrow(_version(digest, nbytes)) as resident:
+    async def use(self, package: str, nbytes: int = 40) -> FakeModel:
+        async with self.cache.borrow(_version(package, nbytes)) as resident:
             assert isinstance(resident.model, FakeModel)
             assert not resident.model.closed
             return resident.model
 
-    async def begin(self, digest: str, nbytes: int = 40) -> asyncio.Task[FakeModel]:
-        task = asyncio.create_task(self.use(digest, nbytes))
+    async def begin(self, package: str, nbytes: int = 40) -> asyncio.Task[FakeModel]:
+        task = asyncio.create_task(self.use(package, nbytes))
         await asyncio.sleep(0.001)
         return task
 
 
-def _version(digest: str, nbytes: int) -> ModelVersion:
-    return ModelVersion("1", digest, "uri", Runtime.LIGHTGBM, 1, nbytes, ModelSchema(("f",), ()))
+def _version(package: str, nbytes: int) -> ModelVersion:
+    return ModelVersion("1", package, "acme", "0" * 64, "1" * 64, Runtime.LIGHTGBM, 1, nbytes)
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ async def test_the_least_recently_used_one_goes_and_is_closed_once(bench: Bench)
     a, b = await bench.use("a"), await bench.use("b")
     bench.cache.peek("a")
     await bench.use("c")
-    assert (a.closed, b.closed, bench.evicted) == (0, 1, 1)
+    assert (a.closed, b.closed, bench.evicted) == (0, 1, [1])
     assert bench.cache.used_bytes == 80
     assert await bench.use("b") is not b
     assert [model.closed for model in bench.made].count(1) == 2, "the second b took the place of another one"
@@ -153,28 +155,28 @@ async def test_a_load_that_all_have_left_goes_on_and_leaves_no_pin(bench: Bench)
 async def test_a_waiter_cancelled_as_the_load_ends_leaves_no_pin(bench: Bench) -> None:
     """In each turn of the loop between the end of the load and the waiter's own."""
     for turns in range(6):
-        digest = f"m{turns}"
-        bench.held[digest] = asyncio.Event()
-        waiter = await bench.begin(digest)
-        bench.held[digest].set()
+        package = f"m{turns}"
+        bench.held[package] = asyncio.Event()
+        waiter = await bench.begin(package)
+        bench.held[package].set()
         for _ in range(turns):
             await asyncio.sleep(0)
         waiter.cancel()
         await asyncio.gather(waiter, return_exceptions=True)
         async with asyncio.timeout(5):
-            while bench.cache.peek(digest) is None:
+            while bench.cache.peek(package) is None:
                 await asyncio.sleep(0)
         await bench.use("all", 100)
         await bench.use("small", 1)
-        assert bench.cache.peek(digest) is None
+        assert bench.cache.peek(package) is None
 
 
 async def test_what_was_loaded_for_a_waiter_is_not_evicted_before_it_runs(bench: Bench) -> None:
-    for digest in "ab":
-        bench.held[digest] = asyncio.Event()
+    for package in "ab":
+        bench.held[package] = asyncio.Event()
     first, second = await bench.begin("a", 60), await bench.begin("b", 40)
-    for digest in "ab":
-        bench.held[digest].set()
+    for package in "ab":
+        bench.held[package].set()
     rivals = [asyncio.create_task(bench.use(f"r{i}", 60)) for i in range(5)]
     assert not isinstance(await first, BaseException)
     await second
@@ -185,9 +187,49 @@ async def test_a_load_may_need_less_than_was_reserved(bench: Bench) -> None:
     bench.actual_bytes["a"] = 10
     await bench.use("a", 90)
     assert bench.cache.used_bytes == 10
-    bench.actual_bytes["b"] = 95
-    await bench.use("b", 50)
-    assert bench.cache.used_bytes == 60, "a load that took more than was said is counted as said"
+
+
+async def test_for_a_model_that_is_larger_than_was_said_others_go(bench: Bench) -> None:
+    a, b = await bench.use("a", 30), await bench.use("b", 30)
+    bench.actual_bytes["c"] = 60
+    await bench.use("c", 1)
+    assert (a.closed, b.closed, bench.cache.used_bytes) == (1, 0, 90)
+    for number in range(20):
+        bench.actual_bytes[f"m{number}"] = 30
+        await bench.use(f"m{number}", 1)
+        assert bench.cache.used_bytes <= 100
+    assert [model.closed for model in bench.made].count(0) == 3
+
+
+async def test_a_model_that_turns_out_too_large_is_closed_and_refused(bench: Bench) -> None:
+    bench.actual_bytes = {"a": 101, "b": 70}
+    a = await bench.begin("a", 1)
+    with pytest.raises(ModelUnusableError, match="needs 101 bytes of memory, this scorer has 100"):
+        await a
+    async with bench.cache.borrow(_version("held", 40)):
+        with pytest.raises(OverloadedError):
+            await bench.use("b", 1)
+        assert bench.cache.used_bytes == 40
+    assert [model.closed for model in bench.made] == [1, 0, 1]
+    assert not (await bench.use("b", 1)).closed
+    assert (bench.cache.used_bytes, len(bench.cache)) == (70, 1)
+
+
+async def test_a_purge_closes_each_model_once_and_tells_it_once(bench: Bench) -> None:
+    for number in range(20):
+        await bench.use(f"m{number}", 5)
+    assert len(bench.cache.purge("acme", ())) == 20
+    assert bench.evicted == [20]
+    assert [model.closed for model in bench.made] == [1] * 20
+
+
+async def test_a_purge_finds_what_is_in_use_once(bench: Bench) -> None:
+    async with bench.cache.borrow(_version("a", 40)):
+        assert bench.cache.purge("acme", ()) == ["a"]
+        assert bench.cache.is_leaving("a")
+        assert bench.cache.purge("acme", ()) == []
+    assert not bench.cache.holds("a")
+    assert not bench.cache.is_leaving("a")
 
 
 async def test_closing_closes_every_model_once_and_stops_loads(bench: Bench) -> None:

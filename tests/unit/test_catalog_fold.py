@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from registry.catalog_fold import VERSIONS_PER_MODEL, CatalogFold
-from registry.model import ModelRecord, ModelRef, ModelSchema, ModelVersion, Runtime
+from registry.model import ModelRecord, ModelRef, ModelVersion, Runtime
 
 REF = ModelRef("acme", "fraud")
 
 
 def version(name: str) -> ModelVersion:
-    return ModelVersion(name, "0" * 64, "uri", Runtime.LIGHTGBM, 1, 1, ModelSchema((), ()))
+    return ModelVersion(name, "package", "acme", "0" * 64, "1" * 64, Runtime.LIGHTGBM, 1, 1)
 
 
 def record(revision: int, **aliases: str) -> ModelRecord:
@@ -132,17 +132,21 @@ def test_an_event_is_no_use() -> None:
     assert fold.refs() == [b, a]
 
 
-def test_found_versions_survive_news_and_missing_ones_are_forgotten() -> None:
+def test_an_event_voids_what_is_held_of_versions_that_no_alias_means() -> None:
+    """One that was missing may have been published, one that was there may have been retired."""
     fold = CatalogFold(10)
     held(fold, REF, 1, record(1, live="1"))
     entry = fold.find(REF)
     assert entry is not None
     entry.remember("7", version("7"))
     entry.remember("8", None)
+    entry.remember("9", None, retired=True)
+    assert entry.retired == {"9"}
     fold.apply(REF, 2, record(2, live="2"))
     after = fold.find(REF)
     assert after is not None
-    assert after.versions == {name: version(name) for name in ("2", "1", "7")}
+    assert after.versions == {"2": version("2")}
+    assert not after.retired
 
 
 def test_versions_of_one_model_are_bounded_and_the_aliases_stay() -> None:

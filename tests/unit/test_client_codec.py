@@ -32,7 +32,7 @@ def test_the_packed_field_is_what_protobuf_itself_writes(shape: tuple[int, int])
 
 
 def test_every_field_arrives() -> None:
-    request = _encode([[1.0, 2.0]], alias="candidate", request_id="r1", outputs=["value"])
+    request = _encode([[1.0, 2.0]], alias="candidate", request_id="r1", outputs=["value"], entity_key="k")
     assert request == pb.ScoreRequest(
         tenant="acme",
         model="tumour",
@@ -40,6 +40,7 @@ def test_every_field_arrives() -> None:
         row_count=1,
         dense_double=[1.0, 2.0],
         request_id="r1",
+        entity_key="k",
         output_names=["value"],
     )
     assert _encode([1.0], version="3").WhichOneof("selector") == "version"

@@ -31,7 +31,6 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     tier = DiskTier(tmp_path / "new" / "folder", 100)
     digest = _put(tier, b"model")
     assert tier.read(digest) == b"model"
-    assert digest in tier
     assert tier.used_bytes == 5
     assert tier.read(_digest(b"other")) is None
     _put(tier, b"model")
@@ -43,7 +42,7 @@ def test_it_is_bounded_and_the_least_recently_used_goes(tmp_path: Path) -> None:
     a, b = _put(tier, b"a" * 40), _put(tier, b"b" * 40)
     tier.read(a)
     c = _put(tier, b"c" * 40)
-    assert (a in tier, b in tier, c in tier) == (True, False, True)
+    assert (tier.read(a), tier.read(b), tier.read(c)) == (b"a" * 40, None, b"c" * 40)
     assert _on_disk(tmp_path) == {a, c}
     assert tier.used_bytes == 80
 
@@ -51,9 +50,10 @@ def test_it_is_bounded_and_the_least_recently_used_goes(tmp_path: Path) -> None:
 def test_what_is_too_large_or_has_no_room_is_not_kept(tmp_path: Path) -> None:
     tier = DiskTier(tmp_path, 100)
     kept = _put(tier, b"a")
-    assert _put(tier, b"b" * 101) not in tier
-    assert kept in tier
-    assert _put(DiskTier(tmp_path / "none", 0), b"x") not in tier
+    assert tier.read(_put(tier, b"b" * 101)) is None
+    assert tier.read(kept) == b"a"
+    none = DiskTier(tmp_path / "none", 0)
+    assert none.read(_put(none, b"x")) is None
 
 
 def test_a_restart_finds_its_working_set_in_order(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_restart_finds_its_working_set_in_order(tmp_path: Path) -> None:
     assert after.used_bytes == 90
     assert after.read(digests[1]) == bytes([1]) * 30
     smaller = DiskTier(tmp_path, 70)
-    assert [digest in smaller for digest in digests] == [False, True, True]
+    assert [smaller.read(digest) is not None for digest in digests] == [False, True, True]
     assert _on_disk(tmp_path) == {digests[1], digests[2]}
 
 
@@ -115,7 +115,7 @@ def test_a_file_that_somebody_deleted_is_forgotten(tmp_path: Path) -> None:
     digest = _put(tier, b"model")
     (tmp_path / digest).unlink()
     assert tier.read(digest) is None
-    assert (digest in tier, tier.used_bytes) == (False, 0)
+    assert tier.used_bytes == 0
     tier.write(digest, b"model")
     assert tier.read(digest) == b"model"
 
@@ -144,3 +144,30 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="file"):
         DiskTier(tmp_path / "file" / "cache", 100)
+
+
+def test_a_folder_is_purged_and_what_has_a_digest_in_any(tmp_path: Path) -> None:
+    tier = DiskTier(tmp_path, 1000)
+    data, other = b"model", b"other"
+    for name in (f"acme/{_digest(data)}", f"acme/{_digest(other)}", f"umbrella/{_digest(data)}", _digest(other)):
+        tier.write(name, data)
+    assert tier.purge("acme", ()) == 2
+    assert _on_disk(tmp_path) == {"umbrella", _digest(other)}
+    assert tier.purge("", ()) == 0
+    assert tier.purge("nobody", {_digest(data)}) == 1
+    assert _on_disk(tmp_path) == {_digest(other)}
+    assert tier.used_bytes == len(data)
+
+
+def test_files_in_folders_are_found_after_a_restart(tmp_path: Path) -> None:
+    before = DiskTier(tmp_path, 100)
+    before.write(f"acme/{_digest(b'a')}", b"a" * 60)
+    (tmp_path / "acme" / "foreign").write_bytes(b"not ours")
+    after = DiskTier(tmp_path, 100)
+    assert after.read(f"acme/{_digest(b'a')}") == b"a" * 60
+    after.write(f"umbrella/{_digest(b'b')}", b"b" * 60)
+    assert after.read(f"acme/{_digest(b'a')}") is None
+    assert _on_disk(tmp_path) == {"acme", "umbrella"}
+    (tmp_path / "acme" / "foreign").unlink()
+    assert after.purge("umbrella", ()) == 1
+    assert _on_disk(tmp_path) == {"acme"}

@@ -19,6 +19,8 @@ TENSORS = {
     "double": TensorProto.DOUBLE,
     "string": TensorProto.STRING,
     "int": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+    "half": TensorProto.FLOAT16,
 }
 
 
@@ -114,6 +116,33 @@ def test_text_columns(engine: Engine) -> None:
     model.close()
 
 
+def test_numeric_inputs_of_several_types_are_columns_of_one_matrix(engine: Engine) -> None:
+    nodes = [
+        helper.make_node("Cast", ["age"], ["age_number"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["member"], ["member_number"], to=TensorProto.FLOAT),
+        helper.make_node("Concat", ["size", "age_number", "member_number"], ["y"], axis=1),
+    ]
+    ends: dict[str, tuple[str, list[Any]]] = {
+        "size": ("float", ["N", 2]),
+        "age": ("int", ["N", 1]),
+        "member": ("bool", ["N", 1]),
+    }
+    artifact = graph(nodes, ends, {"y": ("float", ["N", 4])})
+    schema = engine.describe(artifact)
+    assert schema.features == ("size0", "size1", "age", "member")
+    assert schema.dtypes == {"age": "int", "member": "bool"}
+    model = engine.load(artifact, schema)
+    dense = np.array([[0.5, 1.5, 41.0, 1.0], [-0.5, 2.5, -3.0, 0.0]])
+    (got,) = model.predict(Rows(dense, {}))
+    np.testing.assert_array_equal(got, dense)
+    for place, wrong in ((2, 1.5), (2, np.nan), (2, 1e300), (3, 2.0)):
+        bad = dense.copy()
+        bad[1, place] = wrong
+        with pytest.raises(InvalidFeaturesError, match="wants whole numbers"):
+            model.predict(Rows(bad, {}))
+    model.close()
+
+
 def test_several_outputs_keep_their_order(engine: Engine) -> None:
     nodes = [
         helper.make_node("ReduceMax", ["x"], ["best"], axes=[1], keepdims=0),
@@ -139,8 +168,8 @@ def test_several_outputs_keep_their_order(engine: Engine) -> None:
         (identity({"x": ("float", [1, 3])}, ("float", [1, 3])), "N left open"),
         (identity({"x": ("float", ["N", "M"])}, ("float", ["N", "M"])), "N left open"),
         (identity({"x": ("float", ["N", 3, 2])}, ("float", ["N", 3, 2])), "N left open"),
-        (identity({"x": ("float", ["N", 3]), "z": ("float", ["N", 1])}, ("float", ["N", 3])), "2 numeric inputs"),
-        (identity({"x": ("int", ["N", 3])}, ("int", ["N", 3])), "input 'x' is a tensor"),
+        (identity({"x0": ("string", ["N", 1]), "z": ("float", ["N", 1])}, ("string", ["N", 1])), "the same name"),
+        (identity({"x": ("half", ["N", 3])}, ("half", ["N", 3])), "input 'x' is a tensor"),
         (identity({"x": ("string", ["N", 1])}, ("string", ["N", 1])), "no float or double output"),
         (graph([helper.make_node("ReduceMax", ["x"], ["y"], keepdims=0)], {"x": ("float", ["N", 3])},
                {"y": ("float", [])}), "wanted \\[2\\]"),

@@ -70,7 +70,7 @@ def add_subgraph(model: Any) -> None:
 
 
 def add_operator(model: Any) -> None:
-    model.graph.node.append(helper.make_node("ConstantOfShape", ["x"], ["z"]))
+    model.graph.node.append(helper.make_node("RandomNormalLike", ["x"], ["z"]))
 
 
 def add_foreign_operator(model: Any) -> None:
@@ -109,12 +109,40 @@ def repeat_node(model: Any) -> None:
     attribute(model, "nodes_nodeids").ints[1] = 0
 
 
+def share_node(model: Any) -> None:
+    attribute(model, "nodes_falsenodeids").ints[0] = attribute(model, "nodes_truenodeids").ints[0]
+
+
+def ask_for_feature_below_zero(model: Any) -> None:
+    attribute(model, "nodes_featureids").ints[0] = -1
+
+
+def give_unknown_class(model: Any) -> None:
+    attribute(model, "class_ids").ints[0] = 3
+
+
+def weigh_no_leaf(model: Any) -> None:
+    attribute(model, "class_nodeids").ints[0] = 0
+
+
+def weigh_too_few(model: Any) -> None:
+    del attribute(model, "class_ids").ints[-1]
+
+
+def skip_many_words(model: Any) -> None:
+    model.graph.node.append(helper.make_node("TfIdfVectorizer", ["x"], ["z"], max_skip_count=2**31 - 1))
+
+
+def add_sparse_weights(model: Any) -> None:
+    model.graph.sparse_initializer.add().dims.append(2**40)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         (add_loop, "operator Loop is not accepted"),
         (add_subgraph, "Identity has a subgraph"),
-        (add_operator, "operator ConstantOfShape is not accepted"),
+        (add_operator, "operator RandomNormalLike is not accepted"),
         (add_foreign_operator, "operator com.example.Add is not accepted"),
         (add_function, "functions of its own"),
         (add_external_weights, "weights in another file"),
@@ -123,6 +151,13 @@ def repeat_node(model: Any) -> None:
         (lose_child, "tree 0 has a child that does not exist"),
         (shorten_list, "differ in length"),
         (repeat_node, "a node is there twice"),
+        (share_node, "a node has two parents"),
+        (ask_for_feature_below_zero, "an index of a feature is out of range"),
+        (give_unknown_class, "an index of a class or target is out of range"),
+        (weigh_no_leaf, "a weight is not at a leaf"),
+        (weigh_too_few, "lists of leaves differ in length"),
+        (add_sparse_weights, "sparse weights"),
+        (skip_many_words, "TfIdfVectorizer has a max_skip_count above 100"),
     ],
 )
 def test_what_is_not_accepted(forest: bytes, change: Callable[[Any], None], told: str) -> None:

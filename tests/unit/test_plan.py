@@ -25,7 +25,8 @@ _OUTPUTS = (
 
 def _plan(features: int = 3, strings: tuple[str, ...] = ()) -> Plan:
     schema = ModelSchema(tuple(f"f{i}" for i in range(features)), _OUTPUTS, strings)
-    return Plan(ModelVersion("v7", "d" * 64, "uri", Runtime.ONNX, 1, 1, schema), "scorer-1")
+    version = ModelVersion("v7", "package", "acme", "a" * 64, "c" * 64, Runtime.ONNX, 1, 1)
+    return Plan(version, schema, "scorer-1")
 
 
 def _request(**fields: Any) -> pb.ScoreRequest:
@@ -140,4 +141,4 @@ def test_ties_keep_the_order_of_the_request() -> None:
 
 def test_an_unknown_output_is_named() -> None:
     with pytest.raises(InvalidFeaturesError, match="output_names has 'margin'; the model has risk, value, body, rank"):
-        _plan().check_selection(["risk", "margin"])
+        _plan().write(_request(row_count=1, output_names=["risk", "margin"]), [], 1, Spent(0, 0, 0, 0))
