@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from registry.errors import ConflictError, EtcdHistoryGoneError, EtcdUnavailableError
 from registry.etcd_backoff import Backoff
-from registry.etcd_batch import Write, batch_request
+from registry.etcd_batch import Write, batch_request, unchanged
 from registry.etcd_endpoints import COMPACT, DELETE_RANGE, PUT, RANGE, STATUS, TXN, Endpoints
 from registry.etcd_records import Changed, EtcdStatus, Gap, KeyValue, Listed, Listing, Swap, TlsFiles, prefix_end
 from registry.etcd_watch import follow
@@ -100,7 +100,8 @@ class Etcd:
             EtcdUnavailableError: it may have been applied or not; read the key to know.
             EtcdLeaseLostError: the lease is gone; nothing was written.
         """
-        answer = await self.endpoints.call(TXN, _swap_request(key, value, expected_mod_revision, lease_id))
+        write = pb.RequestOp(request_put=pb.PutRequest(key=key, value=value, lease=lease_id))
+        answer = await self.endpoints.call(TXN, _conditional_request(key, expected_mod_revision, write))
         revision = answer.message.header.revision
         if answer.message.succeeded:
             return Swap(succeeded=True, revision=revision, current=None)
@@ -117,12 +118,8 @@ class Etcd:
         Raises:
             EtcdUnavailableError: it may have been deleted or not; read the key to know.
         """
-        condition = pb.Compare(
-            result=pb.Compare.EQUAL, target=pb.Compare.MOD, key=key, mod_revision=expected_mod_revision
-        )
         delete = pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))
-        look = pb.RequestOp(request_range=pb.RangeRequest(key=key))
-        request = pb.TxnRequest(compare=[condition], success=[delete], failure=[look])
+        request = _conditional_request(key, expected_mod_revision, delete)
         answer = (await self.endpoints.call(TXN, request)).message
         current = None if answer.succeeded else _first(answer.responses[0].response_range)
         return Swap(succeeded=current is None, revision=answer.header.revision, current=current)
@@ -206,8 +203,7 @@ def _first(answer: pb.RangeResponse) -> KeyValue | None:
     return next((KeyValue(kv.key, kv.value, kv.mod_revision) for kv in answer.kvs), None)
 
 
-def _swap_request(key: bytes, value: bytes, expected_mod_revision: int, lease_id: int) -> pb.TxnRequest:
-    condition = pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.MOD, key=key, mod_revision=expected_mod_revision)
-    write = pb.RequestOp(request_put=pb.PutRequest(key=key, value=value, lease=lease_id))
+def _conditional_request(key: bytes, expected_mod_revision: int, step: pb.RequestOp) -> pb.TxnRequest:
+    """Do one step with a key if its last write is still the expected one, else read it."""
     look = pb.RequestOp(request_range=pb.RangeRequest(key=key))
-    return pb.TxnRequest(compare=[condition], success=[write], failure=[look])
+    return pb.TxnRequest(compare=[unchanged(key, expected_mod_revision)], success=[step], failure=[look])

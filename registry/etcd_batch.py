@@ -28,7 +28,8 @@ class Write(NamedTuple):
 
 def batch_request(writes: Sequence[Write]) -> pb.TxnRequest:
     """The transaction that makes all these writes."""
-    return pb.TxnRequest(compare=[_condition(write) for write in writes], success=[_step(write) for write in writes])
+    compare = [unchanged(write.key, write.expected_mod_revision) for write in writes]
+    return pb.TxnRequest(compare=compare, success=[_step(write) for write in writes])
 
 
 def batches(writes: Iterable[Write]) -> Iterator[list[Write]]:
@@ -46,10 +47,9 @@ def batches(writes: Iterable[Write]) -> Iterator[list[Write]]:
         yield batch
 
 
-def _condition(write: Write) -> pb.Compare:
-    return pb.Compare(
-        result=pb.Compare.EQUAL, target=pb.Compare.MOD, key=write.key, mod_revision=write.expected_mod_revision
-    )
+def unchanged(key: bytes, expected_mod_revision: int) -> pb.Compare:
+    """The condition that a key's last write is still the expected one; 0: that there is no such key."""
+    return pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.MOD, key=key, mod_revision=expected_mod_revision)
 
 
 def _step(write: Write) -> pb.RequestOp:

@@ -121,15 +121,12 @@ class Ledger:
 
     async def change_tenant(self, tenant: str, change: Callable[[TenantRecord], TenantRecord]) -> TenantRecord:
         """Make a change of a tenant's settings, a record of defaults where it has none; errors as for `change`."""
-        while True:
-            current = await self.library.newest_tenant(tenant) or TenantRecord(tenant=tenant)
-            record = _next_settings(current, change)
-            if record is current or await self.library.create_tenant(record):
-                break
-        if record.revision:
-            key = self.keys.tenant(tenant)
-            await self._tell(lambda: self.mirror(key, record), f"tenant {tenant} is stored", "run it again to finish")
-        return record
+        library, key = self.library, self.keys.tenant(tenant)
+
+        async def read() -> TenantRecord:
+            return await library.newest_tenant(tenant) or TenantRecord(tenant=tenant)
+
+        return await self._change_settings(f"tenant {tenant}", key, read, library.create_tenant, change)
 
     async def change_application(
         self, application: str, change: Callable[[ApplicationRecord], ApplicationRecord]
@@ -137,15 +134,28 @@ class Ledger:
         """Make a change of an application, `ApplicationRecord(application=...)` where there is none; errors as for
         `change`.
         """
+        library, key = self.library, self.keys.application(application)
+
+        async def read() -> ApplicationRecord:
+            return await library.newest_application(application) or ApplicationRecord(application=application)
+
+        return await self._change_settings(f"application {application}", key, read, library.create_application, change)
+
+    async def _change_settings(
+        self,
+        what: str,
+        key: bytes,
+        read: Callable[[], Awaitable[S]],
+        create: Callable[[S], Awaitable[bool]],
+        change: Callable[[S], S],
+    ) -> S:
         while True:
-            current = await self.library.newest_application(application) or ApplicationRecord(application=application)
+            current = await read()
             record = _next_settings(current, change)
-            if record is current or await self.library.create_application(record):
+            if record is current or await create(record):
                 break
         if record.revision:
-            key = self.keys.application(application)
-            done = f"application {application} is stored"
-            await self._tell(lambda: self.mirror(key, record), done, "run it again to finish")
+            await self._tell(lambda: self.mirror(key, record), f"{what} is stored", "run it again to finish")
         return record
 
     async def mirror(self, key: bytes, record: S) -> None:
