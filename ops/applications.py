@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import grpc
 import typer
 from google.protobuf.json_format import MessageToDict, Parse, ParseError
 
+from client.errors import error_of_call
 from ops.connection import parse_ref
 from ops.models import RequestIdOption
-from ops.pages import all_pages
+from ops.pages import list_all
 from ops.registry_link import Target, takes_target, with_stub
 from ops.resource_names import VersionRef, last_part, model_name, parse_version_ref, typed_ref
 from ops.show import OutputFormat, OutputOption, show_json, show_rows
@@ -70,8 +72,13 @@ def set_(
 
 async def _held(stub: RegistryServiceStub, application: str) -> pb.Application:
     name = f"applications/{application}"
-    listing = all_pages(stub.ListApplications, pb.ListApplicationsRequest(), "applications")
-    return next(iter([found async for found in listing if found.name == name]), pb.Application(name=name))
+    try:
+        answer: pb.GetApplicationResponse = await stub.GetApplication(pb.GetApplicationRequest(name=name))
+    except grpc.RpcError as error:
+        if error_of_call(error).code is not grpc.StatusCode.NOT_FOUND:
+            raise
+        return pb.Application(name=name)
+    return answer.application
 
 
 def read_schema(path: Path) -> pb.Schema:
@@ -108,12 +115,7 @@ def ls(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List the applications."""
-
-    async def work(stub: RegistryServiceStub) -> list[pb.Application]:
-        pages = all_pages(stub.ListApplications, pb.ListApplicationsRequest(), "applications")
-        return [application async for application in pages]
-
-    _show(with_stub(target, work), output)
+    _show(list_all(target, lambda stub: stub.ListApplications, pb.ListApplicationsRequest(), "applications"), output)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 from google.protobuf.json_format import MessageToDict
 
 from ops.connection import ModelArgument
-from ops.pages import all_pages
+from ops.pages import list_all
 from ops.registry_link import Target, takes_target, with_stub
 from ops.resource_names import VersionArgument, last_part, model_name, typed_ref
 from ops.show import OutputFormat, OutputOption, console, mib, show_json, show_rows, table
@@ -28,13 +28,10 @@ def ls(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List the published models, with their aliases."""
-
-    async def work(stub: RegistryServiceStub) -> list[dict[str, Any]]:
-        request = pb.ListModelsRequest(parent=f"tenants/{tenant}")
-        return [_listed(model) async for model in all_pages(stub.ListModels, request, "models")]
-
-    rows = with_stub(target, work)
-    show_rows(rows, ["model", "aliases", "rollouts", "application"], output, "no models")
+    models = list_all(target, lambda stub: stub.ListModels, pb.ListModelsRequest(parent=f"tenants/{tenant}"), "models")
+    show_rows(
+        [_listed(model) for model in models], ["model", "aliases", "rollouts", "application"], output, "no models"
+    )
 
 
 def _listed(model: pb.Model) -> dict[str, Any]:

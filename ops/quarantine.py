@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ops.models import RequestIdOption
-from ops.pages import all_pages
+from ops.pages import list_all
 from ops.registry_link import Target, takes_target, with_stub
 from ops.resource_names import last_part
 from ops.show import OutputFormat, OutputOption, show_rows
@@ -24,13 +24,13 @@ def ls(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List the packages that no scorer may load."""
-
-    async def work(stub: RegistryServiceStub) -> list[dict[str, Any]]:
-        pages = all_pages(stub.ListQuarantine, pb.ListQuarantineRequest(), "packages")
-        return [_row(package) async for package in pages]
-
-    rows = with_stub(target, work)
-    show_rows(rows, ["package", "version", "reason", "since", "until", "by"], output, "nothing is in quarantine")
+    packages = list_all(target, lambda stub: stub.ListQuarantine, pb.ListQuarantineRequest(), "packages")
+    show_rows(
+        [_row(package) for package in packages],
+        ["package", "version", "reason", "since", "until", "by"],
+        output,
+        "nothing is in quarantine",
+    )
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 from google.protobuf.json_format import MessageToDict
 
 from ops.models import RequestIdOption, show_removed
-from ops.pages import all_pages
+from ops.pages import list_all
 from ops.registry_link import Target, takes_target, with_stub
 from ops.resource_names import last_part
 from ops.show import OutputFormat, OutputOption, mib, show_rows
@@ -103,11 +103,7 @@ def ls(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List the tenants."""
-
-    async def work(stub: RegistryServiceStub) -> list[pb.Tenant]:
-        return [tenant async for tenant in all_pages(stub.ListTenants, pb.ListTenantsRequest(), "tenants")]
-
-    _show(with_stub(target, work), output)
+    _show(list_all(target, lambda stub: stub.ListTenants, pb.ListTenantsRequest(), "tenants"), output)
 
 
 @app.command()
