@@ -13,21 +13,15 @@ import getpass
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from registry.alias_moves import AliasMoves
 from registry.errors import InvalidRequestError
 from registry.etcd import Etcd, TlsFiles
 from registry.keys import Keys
-from registry.ledger import Ledger
-from registry.library import Library
 from registry.model import ModelRef, check_name
 from registry.options import EtcdOptions
-from registry.probing import probe
-from registry.publish import Publisher
-from registry.store_urls import open_store
 
 EtcdOption = Annotated[
     str, typer.Option("--etcd", envvar="SCOREMESH_ETCD", metavar="HOST:PORT,...", help="The endpoints of etcd.")
@@ -65,47 +59,12 @@ def split_endpoints(text: str) -> list[str]:
     return [endpoint.strip() for endpoint in text.split(",") if endpoint.strip()]
 
 
-class Registry(NamedTuple):
-    """What is published: `etcd` has the index, `library` the truth in object storage; `ledger`, `moves` and `publisher`
-    change both.
-    """
-
-    etcd: Etcd
-    keys: Keys
-    library: Library
-    ledger: Ledger
-    moves: AliasMoves
-    publisher: Publisher
-
-
 def with_etcd(endpoints: str, cluster: str, work: Callable[[Etcd, Keys], Coroutine[Any, Any, _T]]) -> _T:
     """Run `work` with a connection to etcd, and return its result."""
 
     async def run() -> _T:
         async with _open_etcd(endpoints) as etcd:
             return await work(etcd, Keys(cluster))
-
-    return asyncio.run(run())
-
-
-def with_registry(endpoints: str, store: str, cluster: str, work: Callable[[Registry], Coroutine[Any, Any, _T]]) -> _T:
-    """Run `work` with a connection to etcd and to the object store, and return its result."""
-
-    async def run(etcd: Etcd, keys: Keys) -> _T:
-        library = Library(open_store(store))
-        ledger = Ledger(library, etcd, keys)
-        moves = AliasMoves(ledger)
-        publisher = Publisher(ledger, moves, probe, published_by=user_name())
-        return await work(Registry(etcd, keys, library, ledger, moves, publisher))
-
-    return with_etcd(endpoints, cluster, run)
-
-
-def with_library(store: str, work: Callable[[Library], Coroutine[Any, Any, _T]]) -> _T:
-    """Run `work` with a connection to the object store alone, and return its result."""
-
-    async def run() -> _T:
-        return await work(Library(open_store(store)))
 
     return asyncio.run(run())
 

@@ -93,12 +93,6 @@ class ContractBrokenError(ScoreMeshError):
     reason = "CONTRACT_BROKEN"
 
 
-class QuarantinedError(ModelUnusableError):
-    """The package crashed scorers and may not be loaded until its quarantine ends or is lifted."""
-
-    reason = "QUARANTINED"
-
-
 class NotPreparedError(ScoreMeshError):
     """Scorers that have the old version in memory couldn't load the new one, so nothing was switched."""
 

@@ -169,8 +169,6 @@ class ModelCache:
             self._leave([package])
 
     def _reserve(self, version: ModelVersion) -> list[Resident]:
-        if version.resident_bytes > self._lru.capacity_bytes:
-            raise self._no_room(version.resident_bytes)
         evicted = self._lru.reserve(version.package, version.resident_bytes)
         if evicted is None:
             raise self._no_room(version.resident_bytes)
