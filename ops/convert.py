@@ -21,12 +21,15 @@ import typer
 
 from ops.convert_draft import Draft, require
 from ops.sample_rows import SampleRows, make_rows
-from registry.errors import ArtifactRejectedError, ModelUnusableError
+from registry.errors import ArtifactRejectedError, InvalidFeaturesError, ModelUnusableError
 from registry.manifest import GoldenRows
 from registry.model import ModelSchema, OutputKind, Runtime
 from registry.offer import sha256
 from registry.onnx_graph import check_onnx
-from scorer.engine import Rows, engine_for
+from registry.transforms import TransformSpec
+from scorer.engine import LoadedModel, Rows, engine_for
+from scorer.transforms import SharedTables, TransformedModel, compile_transform
+from scorer.transforms.samples import fit_rows
 
 LARGEST_DIFFERENCE = 1e-4
 _LEAST_TOLERANCE = 1e-5
@@ -48,14 +51,17 @@ class Source(StrEnum):
 
 
 class Converted(NamedTuple):
-    """`data`: an ONNX file. `golden`: rows with the original's answers. `training`: what it was made from and with.
-    `worst_difference`: the greatest one on the sample rows, as a part of the output's size.
+    """`data`: a file of `runtime`. `golden`: rows with the original's answers. `training`: what it was made from and
+    with. `worst_difference`: the greatest one on the sample rows, as a part of the output's size. `transforms`: what is
+    before it.
     """
 
     data: bytes
     golden: GoldenRows
     training: dict[str, str]
     worst_difference: float
+    runtime: Runtime = Runtime.ONNX
+    transforms: TransformSpec | None = None
 
 
 class _Worst(NamedTuple):
@@ -105,12 +111,16 @@ def convert(path: Path, sample: SampleRows | None) -> Converted:
         raise ArtifactRejectedError(f"{path} is no model of XGBoost or scikit-learn")
     require("onnx")
     draft = _draft(path, source)
-    check_onnx(draft.data)
+    if draft.runtime is Runtime.ONNX:
+        check_onnx(draft.data)
     rows = sample.select(draft.columns) if sample else make_rows(draft.columns)
-    want, schema, got = draft.predict(rows), *_score(draft.data, rows)
+    if draft.transforms is not None and sample is None:
+        rows = fit_rows(draft.transforms, rows)
+    want, schema, got = draft.predict(rows), *_score(draft, rows)
     worst = _compare(want, got, schema, is_made=sample is None)
     training = draft.training | {"converted_from_sha256": sha256(path.read_bytes())}
-    return Converted(draft.data, _golden(rows, want, got, schema), training, worst.difference)
+    golden = _golden(rows, want, got, schema)
+    return Converted(draft.data, golden, training, worst.difference, draft.runtime, draft.transforms)
 
 
 def _draft(path: Path, source: Source) -> Draft:
@@ -123,18 +133,20 @@ def _draft(path: Path, source: Source) -> Draft:
     return load(path.read_bytes())
 
 
-def _score(data: bytes, rows: Rows) -> tuple[ModelSchema, np.ndarray]:
+def _score(draft: Draft, rows: Rows) -> tuple[ModelSchema, np.ndarray]:
     """What a scorer makes of the converted model, and answers."""
-    engine = engine_for(Runtime.ONNX)
-    schema = engine.describe(data)
+    engine = engine_for(draft.runtime)
+    schema = engine.describe(draft.data)
     try:
-        model = engine.load(data, schema)
+        model: LoadedModel = engine.load(draft.data, schema)
+        if draft.transforms is not None:
+            model = TransformedModel(model, compile_transform(draft.transforms, SharedTables()))
         try:
             return schema, model.predict(rows)[0]
         finally:
             model.close()
-    except ModelUnusableError as error:
-        raise ArtifactRejectedError(f"ONNX Runtime can't run the converted model: {error.message}") from error
+    except (ModelUnusableError, InvalidFeaturesError) as error:
+        raise ArtifactRejectedError(f"a scorer can't run the converted model: {error.message}") from error
 
 
 def _compare(want: np.ndarray, got: np.ndarray, schema: ModelSchema, *, is_made: bool) -> _Worst:

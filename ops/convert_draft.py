@@ -11,6 +11,8 @@ import numpy as np
 
 from ops.sample_rows import Column
 from registry.errors import ArtifactRejectedError
+from registry.model import Runtime
+from registry.transforms import TransformSpec
 from scorer.engine import Rows
 
 # Old enough for every ONNX Runtime that a scorer may have; newer ones bring operators that no scorer accepts.
@@ -19,14 +21,17 @@ _IR_VERSION = 8
 
 
 class Draft(NamedTuple):
-    """A converted model that is still to be compared. `data`: the ONNX file. `columns`: its inputs, in the order of the
-    original. `predict`: what the original library answers, float64 of shape (rows,) or (rows, columns).
+    """A converted model that is still to be compared. `data`: the ONNX file, or a LightGBM text. `columns`: its inputs,
+    in the order of the original. `predict`: what the original library answers, float64 of shape (rows,) or (rows,
+    columns). `transforms`: what is before it.
     """
 
     data: bytes
     columns: Sequence[Column]
     predict: Callable[[Rows], np.ndarray]
     training: dict[str, str]
+    runtime: Runtime = Runtime.ONNX
+    transforms: TransformSpec | None = None
 
 
 def require(module: str) -> Any:

@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 
 from ops import convert_xgboost
+from ops.convert_columns import to_spec
 from ops.convert_draft import OPSETS, Draft, add_names, require
+from ops.pipeline_split import has_words, is_behind_spec, split_pipeline
 from ops.sample_rows import Column
 from ops.sklearn_columns import columns_of, first_step, is_of_trees, last_step
 from ops.sklearn_graph import accept_unknown, append_graph, conversions, declare, join_inputs
 from registry.errors import ArtifactRejectedError
+from registry.model import Runtime
 from scorer.engine import Rows
 
 
@@ -72,6 +75,9 @@ def convert_estimator(estimator: Any) -> Draft:
     library = type(estimator).__module__.partition(".")[0]
     if library == "xgboost":
         return convert_xgboost.convert_estimator(estimator)
+    behind = split_pipeline(estimator)
+    if behind is not None and is_behind_spec(behind):
+        return _convert_behind_spec(estimator, *behind)
     if library == "lightgbm":
         raise ArtifactRejectedError(
             "the pickle is a LightGBM model, which needs no conversion: publish what save_model() of its Booster writes"
@@ -87,6 +93,29 @@ def convert_estimator(estimator: Any) -> Draft:
         "converter": f"skl2onnx {skl2onnx.__version__}",
     }
     return Draft(data, columns, lambda rows: _predict(estimator, columns, rows, is_classifier), training)
+
+
+def _convert_behind_spec(pipeline: Any, transformer: Any, last: Any) -> Draft:
+    """A pipeline whose transforms become a spec, and its last step a model of its own."""
+    spec = to_spec(transformer)
+    is_classifier = _check(pipeline)
+    names = [*spec.features, *spec.string_columns]
+    known = {column.name: column for column in columns_of(transformer)} if not has_words(transformer) else {}
+    order = [str(name) for name in getattr(transformer, "feature_names_in_", names)]
+    columns = [
+        known.get(name, Column(name))._replace(is_text=name in spec.string_columns) for name in order if name in names
+    ]
+    library = type(last).__module__.partition(".")[0]
+    if library == "lightgbm":
+        runtime, data = Runtime.LIGHTGBM, last.booster_.model_to_string(num_iteration=-1).encode()
+    elif library == "xgboost":
+        runtime, data = Runtime.ONNX, convert_xgboost.convert_estimator(last).data
+    else:
+        labels = [str(label) for label in last.classes_] if is_classifier else []
+        runtime, data = Runtime.ONNX, _convert(last, [Column(f"x{i}") for i in range(len(spec.outputs))], labels)
+    versions = importlib.import_module("sklearn").__version__
+    training = {"library": f"scikit-learn {versions}", "estimator": _name(pipeline), "converter": "transform spec"}
+    return Draft(data, columns, lambda rows: _predict(pipeline, columns, rows, is_classifier), training, runtime, spec)
 
 
 def _check(estimator: Any) -> bool:

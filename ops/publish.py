@@ -1,7 +1,8 @@
 """The command `publish`: a model file of any kind becomes a version.
 
 LightGBM text and ONNX are sent as they are. XGBoost and scikit-learn models are turned into ONNX here, on the
-publisher's machine, and compared on sample rows: no server ever loads a pickle.
+publisher's machine, pipelines also into transforms and a model behind them, and compared on sample rows: no server ever
+loads a pickle.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from ops.sample_rows import read_sample_rows
 from ops.show import OutputFormat, OutputOption, show_json
 from registry.errors import ArtifactRejectedError, InvalidRequestError
 from registry.manifest import GoldenRows
-from registry.model import LIVE, ModelRef, check_name
+from registry.model import LIVE, ModelRef, Runtime, check_name
 from registry.service.schemas import to_golden
+from registry.transforms import encode_spec
 from scoremesh.registry.v1 import registry_pb2 as pb
 from scoremesh.registry.v1.registry_pb2_grpc import RegistryServiceStub
 
@@ -65,7 +67,7 @@ def publish(
         application=application,
         labels=parse_pairs(label, "--label"),
         training={**(converted.training if converted is not None else {}), **parse_pairs(training, "--training")},
-        transforms_json=_read(transforms).decode(errors="replace") if transforms is not None else "",
+        transforms_json=_transforms(transforms, converted),
         signature=signature,
         golden=to_golden(answers) if answers is not None else None,
         allow_breaking=allow_breaking,
@@ -99,8 +101,20 @@ def _converted(file: Path, sample: Path | None) -> Converted | None:
             raise InvalidRequestError("--sample is for models that are converted: XGBoost and scikit-learn")
         return None
     converted = convert(file, read_sample_rows(sample) if sample is not None else None)
-    typer.echo(f"converted {file.name} to ONNX; greatest difference {converted.worst_difference:.3g}", err=True)
+    what = "LightGBM" if converted.runtime is Runtime.LIGHTGBM else "ONNX"
+    what += " behind transforms" if converted.transforms is not None else ""
+    typer.echo(f"converted {file.name} to {what}; greatest difference {converted.worst_difference:.3g}", err=True)
     return converted
+
+
+def _transforms(file: Path | None, converted: Converted | None) -> str:
+    """JSON, empty for none: those that are given, else those that the conversion made."""
+    made = converted.transforms if converted is not None else None
+    if file is None:
+        return encode_spec(made).decode() if made is not None else ""
+    if made is not None:
+        raise InvalidRequestError("--transforms: the file has transforms of its own")
+    return _read(file).decode(errors="replace")
 
 
 def _read(file: Path) -> bytes:

@@ -22,7 +22,7 @@ from ops.show import console
 from registry.bulk_publish import Done, Item, Outcome, PublishItem, Summary, publish_item, publish_many, read_items
 from registry.errors import ScoreMeshError, UnavailableError
 from registry.model import LIVE
-from registry.offer import read_offer
+from registry.offer import read_offer, split_digest
 from registry.publish import SIZE_LIMIT_BYTES
 from registry.service.schemas import to_golden
 from scoremesh.registry.v1 import registry_pb2 as pb
@@ -55,8 +55,9 @@ def many(
 
 async def upload_item(stub: RegistryServiceStub, item: Item) -> Done:
     """Publish one item through a running registry. Its content is the request's id: repeating it is harmless."""
-    offer = await read_offer(item.path, None, SIZE_LIMIT_BYTES)
+    offer = await read_offer(item.path, None, SIZE_LIMIT_BYTES, item.facts)
     facts = item.facts
+    content = f"sha256-{offer.digest}{split_digest(offer)[:32]}"
     spec = pb.PublishSpec(
         parent=model_name(item.ref),
         version=item.version or "",
@@ -68,7 +69,7 @@ async def upload_item(stub: RegistryServiceStub, item: Item) -> Done:
         signature=facts.signature,
         golden=to_golden(facts.golden) if facts.golden is not None else None,
         allow_breaking=facts.allow_breaking,
-        request_id=item.request_id or ("" if item.version else f"sha256-{offer.digest}"),
+        request_id=item.request_id or ("" if item.version else content),
         sha256=offer.digest,
     )
     try:

@@ -39,22 +39,26 @@ def show_json(value: Any) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output: OutputFormat, empty: str) -> None:
-    """Print records: a table of `columns`, or a JSON list of all they have. `empty`: said where a table has no row."""
+def show_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output: OutputFormat, empty: str, prose: str = ""
+) -> None:
+    """Print records: a table of `columns`, or a JSON list of all they have. `empty`: said where a table has no row.
+    `prose`: the column that is broken into lines, so that all others are whole.
+    """
     if output is OutputFormat.JSON:
         show_json(rows)
     elif not rows:
         typer.echo(empty)
     else:
-        console().print(table(columns, [[row[column] for column in columns] for row in rows]))
+        console().print(table(columns, [[row[column] for column in columns] for row in rows], prose))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """A plain table; numbers to the right."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], prose: str = "") -> Table:
+    """A plain table; numbers to the right. `prose`: a column that is broken into lines."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        made.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+        made.add_column(column, justify="right" if numeric else "left", no_wrap=column != prose)
     for row in rows:
         made.add_row(*(_cell(value) for value in row))
     return made

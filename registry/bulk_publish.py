@@ -21,8 +21,8 @@ from registry.errors import InvalidRequestError, ScoreMeshError, UnavailableErro
 from registry.library import Library
 from registry.model import LIVE, ModelRef
 from registry.next_record import EMPTY
-from registry.offer import Facts, read_offer
-from registry.publish import NO_FACTS, SIZE_LIMIT_BYTES, Publisher
+from registry.offer import NO_FACTS, Facts, read_offer, split_digest
+from registry.publish import SIZE_LIMIT_BYTES, Publisher
 
 _SUFFIXES = frozenset({".txt", ".onnx"})
 _GIVE_UP_AFTER = 20
@@ -153,9 +153,11 @@ async def _before(publisher: Publisher, item: Item) -> tuple[str, str]:
     live = record.aliases.get(LIVE, "")
     if not live and not registered:
         return "", ""
-    source = (await read_offer(item.path, None, SIZE_LIMIT_BYTES)).digest
+    offer = await read_offer(item.path, None, SIZE_LIMIT_BYTES, item.facts)
+    source = offer.digest
     manifest = await library.find_manifest(item.ref, live) if live else None
-    if manifest is not None and manifest.source == source and record.contract:  # Else its publisher hasn't finished.
+    same = manifest is not None and (manifest.source, manifest.transforms_digest) == (source, split_digest(offer))
+    if same and record.contract:  # Else its publisher hasn't finished.
         await publisher.ledger.tell(item.ref, record)  # Who published it may have died before that.
         return live, ""
     barred = {*record.retired, *record.deleted, *record.before.values()}

@@ -13,11 +13,13 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from registry import layout
-from registry.errors import InvalidRequestError, ModelUnusableError
+from registry.errors import ArtifactRejectedError, InvalidRequestError, ModelUnusableError
 from registry.library import Library
 from registry.manifest import Manifest, decode
 from registry.model import ApplicationRecord, ModelRef
 from registry.purge import Purged
+from registry.transform_tables import table_digests
+from registry.transforms import decode_spec
 
 _log = logging.getLogger(__name__)
 _Record = TypeVar("_Record", bound=msgspec.Struct)
@@ -54,7 +56,7 @@ def readable(
         record = decode(kind, data, path) if data is not None else None
         if record is not None and use is not None:
             use(record)
-    except (ModelUnusableError, InvalidRequestError) as error:
+    except (ModelUnusableError, InvalidRequestError, ArtifactRejectedError) as error:
         _log.warning("the deletion goes on without %s: %s", path, error.message)
         return None
     return record
@@ -66,8 +68,12 @@ def readable_manifest(tenant: str, data: bytes | None, path: str) -> Manifest | 
 
 
 def loaded_objects(tenant: str, manifest: Manifest) -> set[str]:
-    """Paths of what scorers load of a version: its bytes and its schema."""
-    return {layout.artifact_path(tenant, manifest.artifact), layout.schema_path(tenant, manifest.schema)}
+    """Paths of what scorers load of a version: its bytes, its schema, and its transforms with their tables."""
+    digests = {manifest.artifact}
+    if manifest.transforms_digest:
+        digests |= {manifest.transforms_digest, *table_digests(decode_spec(bytes(manifest.transforms)))}
+    paths = {layout.artifact_path(tenant, digest) for digest in digests}
+    return paths | {layout.schema_path(tenant, manifest.schema)}
 
 
 def objects_of(tenant: str, manifest: Manifest) -> set[str]:

@@ -2,7 +2,8 @@
 
     applications/<application>/<revision>.json                      ApplicationRecord
     tenants/<tenant>/settings/<revision>.json                       TenantRecord
-    tenants/<tenant>/artifacts/<first 2 of digest>/<digest>         the bytes of a model, named by their content
+    tenants/<tenant>/artifacts/<first 2 of digest>/<digest>         the bytes of a model, its transforms' JSON, or
+                                                                    that of one of their tables, by their content
     tenants/<tenant>/schemas/<digest>.json                          ModelSchema, named by its content
     tenants/<tenant>/models/<model>/versions/<version>.json         Manifest
     tenants/<tenant>/models/<model>/registered/<version>.json       Registration
@@ -45,7 +46,7 @@ def schemas_folder(tenant: str) -> str:
 
 
 def artifact_path(tenant: str, digest: str) -> str:
-    """The path of a tenant's artifact with this lower-case sha256."""
+    """The path of a tenant's artifact, transforms or table with this lower-case sha256."""
     return f"{artifacts_folder(tenant)}/{_check_digest(digest)[:2]}/{digest}"
 
 

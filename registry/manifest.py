@@ -70,6 +70,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     predict_us: dict[str, float]
     golden: GoldenRows | None = None
     transforms: msgspec.Raw = msgspec.Raw(b"null")
+    transforms_digest: str = ""
     training: dict[str, str] = {}
     labels: dict[str, str] = {}
     signature: str = ""
@@ -88,13 +89,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What a scorer must know of it."""
         return ModelVersion(
             version=self.version,
-            package=package_of(self.artifact, self.schema),
+            package=package_of(self.artifact, self.schema, self.transforms_digest),
             tenant=self.tenant,
             artifact=self.artifact,
             schema=self.schema,
             runtime=self.runtime,
             artifact_bytes=self.artifact_bytes,
             resident_bytes=self.resident_bytes,
+            transforms=self.transforms_digest,
         )
 
 
@@ -166,9 +168,10 @@ class AliasRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
 
-def package_of(artifact: str, schema: str) -> str:
-    """The name of what is loaded from this artifact with this schema."""
-    return hashlib.sha256(f"{artifact}:{schema}".encode()).hexdigest()[:32]
+def package_of(artifact: str, schema: str, transforms: str = "") -> str:
+    """The name of what is loaded from this artifact with this schema and these transforms."""
+    parts = f"{artifact}:{schema}:{transforms}" if transforms else f"{artifact}:{schema}"
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
 def encode_schema(schema: ModelSchema) -> bytes:

@@ -51,6 +51,7 @@ class Runtime(StrEnum):
 
     LIGHTGBM = "lightgbm"
     ONNX = "onnx"
+    XGBOOST = "xgboost"
 
 
 class OutputKind(StrEnum):
@@ -100,7 +101,8 @@ class ModelVersion(msgspec.Struct, frozen=True, omit_defaults=True):
     `package`: names what is loaded; versions with the same one are the same in memory. `tenant`: whose folder of the
     store has it, which is another's where a shared model is used. `artifact`, `schema`: lower-case sha256 of the bytes
     that the engine loads and of the ModelSchema's JSON. `resident_bytes`: upper bound of the memory that a loaded copy
-    takes, measured when it was published. `rollout`: what runs beside it, where an alias means it.
+    takes, measured when it was published. `transforms`: lower-case sha256 of the JSON of its transforms,
+    "" for a model that takes features as they come. `rollout`: what runs beside it, where an alias means it.
     """
 
     version: str
@@ -112,6 +114,7 @@ class ModelVersion(msgspec.Struct, frozen=True, omit_defaults=True):
     artifact_bytes: int
     resident_bytes: int
     rollout: Rollout | None = None
+    transforms: str = ""
 
 
 class ModelRecord(msgspec.Struct, frozen=True):
@@ -176,8 +179,11 @@ class QuarantineRecord(msgspec.Struct, frozen=True):
 
 
 class MemberState(StrEnum):
-    """`ready`: takes work. `draining`: finishes what it has; routers choose others."""
+    """`warming`: loads what it will own; no router chooses it yet. `ready`: takes work. `draining`: finishes what it
+    has; routers choose others.
+    """
 
+    WARMING = "warming"
     READY = "ready"
     DRAINING = "draining"
 

@@ -18,6 +18,9 @@ from registry.detect import detect_runtime
 from registry.errors import ArtifactRejectedError
 from registry.manifest import GoldenRows
 from registry.model import ModelSchema, Runtime
+from registry.transform_check import parse_spec
+from registry.transform_tables import split_tables
+from registry.transforms import TransformSpec, spec_digest
 
 _HEAD_BYTES = 64
 
@@ -38,12 +41,15 @@ class Admitted(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """The bytes of a model file, their lower-case sha256, the engine that they are for, and what they are to answer."""
+    """The bytes of a model file, their lower-case sha256, the engine that they are for, and what they are to answer.
+    `transforms`: what is done to features before them, with its tables in it.
+    """
 
     data: bytes
     digest: str
     runtime: Runtime
     golden: GoldenRows | None = None
+    transforms: TransformSpec | None = None
 
 
 # Tries an offer out where it can do no harm. Raises ArtifactRejectedError when no scorer may load it.
@@ -64,16 +70,32 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     allow_breaking: bool = False
 
 
-async def read_offer(path: Path, runtime: Runtime | None, limit_bytes: int, golden: GoldenRows | None = None) -> Offer:
+NO_FACTS = Facts()
+
+
+async def read_offer(path: Path, runtime: Runtime | None, limit_bytes: int, facts: Facts = NO_FACTS) -> Offer:
     """Read a file; without `runtime` its first bytes tell the engine.
 
     Raises:
-        ArtifactRejectedError: it can't be read, is larger than `limit_bytes`, or is no model file.
+        ArtifactRejectedError: it can't be read, is larger than `limit_bytes`, or is no model file; or its transforms
+            aren't what they should be.
     """
+    transforms = read_transforms(facts)
     data = await asyncio.to_thread(_read, path, limit_bytes)
     runtime = runtime or detect_runtime(data[:_HEAD_BYTES])
     digest = await asyncio.to_thread(sha256, data)
-    return Offer(data, digest, runtime, golden)
+    return Offer(data, digest, runtime, facts.golden, transforms)
+
+
+def read_transforms(facts: Facts) -> TransformSpec | None:
+    """The transforms that a publisher gives, checked. Raises ArtifactRejectedError."""
+    data = bytes(facts.transforms)
+    return None if data == b"null" else parse_spec(data)
+
+
+def split_digest(offer: Offer) -> str:
+    """Lower-case sha256 of an offer's transforms, as they are stored; "" where it has none."""
+    return "" if offer.transforms is None else spec_digest(split_tables(offer.transforms)[0])
 
 
 def sha256(data: bytes) -> str:

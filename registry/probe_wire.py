@@ -20,6 +20,7 @@ import msgspec
 
 from registry.manifest import GoldenRows
 from registry.model import ModelSchema, OutputSchema, Runtime
+from registry.transforms import TransformSpec
 
 # Bytes of the order, bytes of the model, seconds of CPU time, seconds.
 HEAD = struct.Struct("<QQdd")
@@ -46,6 +47,7 @@ class Order(msgspec.Struct, frozen=True):
 
     runtime: Runtime
     golden: GoldenRows | None = None
+    transforms: TransformSpec | None = None
 
 
 class Hello(msgspec.Struct, frozen=True):

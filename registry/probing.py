@@ -56,7 +56,7 @@ class _Prober:
     async def attempt(self, offer: Offer, timeout_s: float) -> Ended:
         """Raises EOFError or OSError where the program is gone, TimeoutError where it hangs."""
         async with asyncio.timeout(timeout_s + _GRACE_S):
-            order = msgspec.json.encode(Order(offer.runtime, offer.golden))
+            order = msgspec.json.encode(Order(offer.runtime, offer.golden, offer.transforms))
             self._requests.write(HEAD.pack(len(order), len(offer.data), timeout_s * CPU_SHARE, timeout_s))
             self._requests.write(order)
             self._requests.write(offer.data)

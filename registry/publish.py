@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from registry import contract, numbering
 from registry.alias_moves import AliasMoves
 from registry.change import UNCHECKED, Checked, UncheckedError
@@ -25,10 +27,11 @@ from registry.library import Library
 from registry.manifest import AliasRecord, Manifest, encode_schema, schema_digest
 from registry.model import LIVE, ApplicationRecord, ModelRef, ModelSchema, Runtime, check_name
 from registry.next_record import MOST_ALIASES, Condition
-from registry.offer import Admit, Admitted, Facts, Offer, read_offer, sha256
+from registry.offer import NO_FACTS, Admit, Admitted, Facts, Offer, read_offer, sha256, split_digest
+from registry.transform_tables import split_tables
+from registry.transforms import encode_spec
 
 SIZE_LIMIT_BYTES = 256 << 20
-NO_FACTS = Facts()
 
 
 class Publisher:
@@ -80,7 +83,7 @@ class Publisher:
             EtcdUnavailableError: it is published, but scorers don't know yet; `scoremesh rebuild` tells them.
         """
         _check_names(ref, version, aliases)
-        offer = await read_offer(path, runtime, self._size_limit_bytes, facts.golden)
+        offer = await read_offer(path, runtime, self._size_limit_bytes, facts)
         record = await self.ledger.record(ref)
         known = await numbering.known_version(self.library, ref, offer, request_id, record, version)
         found = await self.library.find_manifest(ref, known) if known else None
@@ -150,7 +153,8 @@ class Publisher:
             resident_bytes=admitted.resident_bytes,
             predict_us=admitted.predict_us,
             golden=admitted.golden,
-            transforms=facts.transforms,
+            transforms=msgspec.Raw(stored.transforms or b"null"),
+            transforms_digest=sha256(stored.transforms) if stored.transforms else "",
             training=facts.training,
             labels=facts.labels,
             signature=facts.signature,
@@ -164,7 +168,7 @@ class Publisher:
         return found
 
     async def _store(self, tenant: str, offer: Offer, admitted: Admitted) -> _Stored:
-        """Store the bytes that scorers load, those that were offered, and the schema."""
+        """Store the bytes that scorers load, those that were offered, the schema, the transforms with their tables."""
         artifact = offer.digest if admitted.artifact == offer.data else sha256(admitted.artifact)
         schema = schema_digest(admitted.schema)
         objects = {
@@ -172,9 +176,15 @@ class Publisher:
             artifact_path(tenant, artifact): admitted.artifact,
             schema_path(tenant, schema): encode_schema(admitted.schema),
         }
+        transforms = b""
+        if offer.transforms is not None:
+            split, tables = split_tables(offer.transforms)
+            transforms = encode_spec(split)
+            named = tables | {sha256(transforms): transforms}
+            objects |= {artifact_path(tenant, digest): data for digest, data in named.items()}
         created = await asyncio.gather(*(self.library.store.create(path, data) for path, data in objects.items()))
         shared = {path: objects[path] for path, new in zip(objects, created, strict=True) if not new}
-        return _Stored(artifact, schema, shared)
+        return _Stored(artifact, schema, transforms, shared)
 
     async def _keep(self, objects: Mapping[str, bytes]) -> None:
         """Store again what was there already and went meanwhile, by the deletion of a version that needed it too. Done
@@ -216,10 +226,13 @@ class _Checked(NamedTuple):
 
 
 class _Stored(NamedTuple):
-    """Digests of what scorers load and of its schema; `shared`: the bytes, by path, of what was there already."""
+    """Digests of what scorers load and of its schema; `transforms`: their JSON, empty where there are none; `shared`:
+    the bytes, by path, of what was there already.
+    """
 
     artifact: str
     schema: str
+    transforms: bytes
     shared: dict[str, bytes]
 
 
@@ -242,7 +255,7 @@ def _check_names(ref: ModelRef, version: str | None, aliases: Sequence[str]) -> 
 
 
 def _same(found: Manifest, offer: Offer) -> Manifest:
-    if (found.source, found.runtime) == (offer.digest, offer.runtime):
+    if (found.source, found.runtime, found.transforms_digest) == (offer.digest, offer.runtime, split_digest(offer)):
         return found
     raise VersionExistsError(
         f"version {found.version} of model {found.ref} is published already with other content "

@@ -24,17 +24,20 @@ from time import perf_counter
 
 import numpy as np
 
-from registry.errors import ArtifactRejectedError
+from registry.errors import ArtifactRejectedError, InvalidFeaturesError
 from registry.lightgbm_slim import slim
 from registry.lightgbm_text import check_lightgbm_text
 from registry.manifest import GoldenRows
 from registry.model import ModelSchema, Runtime
 from registry.onnx_graph import check_onnx
 from registry.probe_wire import CONTROL, Findings, Order, least_resident_bytes, most_memory_bytes, names_of
+from registry.transforms import TransformSpec
 from scorer.engine import LoadedModel, Rows, engine_for
 from scorer.golden import TOLERANCES, compare, generate, generated_count, record, to_rows
 from scorer.memory import measure_load
 from scorer.onnx_optimise import optimise
+from scorer.transforms import SharedTables, TransformedModel, compile_transform
+from scorer.transforms.samples import fit_rows
 
 _PACKAGES = {Runtime.LIGHTGBM: "lightgbm", Runtime.ONNX: "onnxruntime"}
 _COPIES = 4
@@ -71,15 +74,16 @@ def _admit_checked(data: bytes, order: Order, hand_out: Callable[[bytes], None],
     runtime = order.runtime
     artifact = slim(data) if runtime is Runtime.LIGHTGBM else optimise(data, memory)
     hand_out(artifact)
-    schema = engine_for(runtime).describe(data)
+    trial = _Trial(runtime, engine_for(runtime).describe(data), order.transforms)
+    schema = trial.schema
     _check_names(schema)
-    rows = _golden_rows(order.golden, schema, runtime)
-    before, after = (_answers(some, schema, runtime, rows) for some in (data, artifact))
+    rows = _golden_rows(order.golden, trial)
+    before, after = (trial.answers(some, rows) for some in (data, artifact))
     if runtime is Runtime.LIGHTGBM:
         _require_identical(before, after)
     rewritten = runtime is Runtime.LIGHTGBM or _near(before, after)
     golden = _golden(order.golden, rows, schema, after if rewritten else before, runtime)
-    resident_bytes, predict_us = _measure(artifact if rewritten else data, schema, runtime)
+    resident_bytes, predict_us = _measure(artifact if rewritten else data, trial)
     return Findings(schema, resident_bytes, predict_us, runtime_version(runtime), golden, rewritten)
 
 
@@ -96,19 +100,51 @@ def _check_names(schema: ModelSchema) -> None:
         raise ArtifactRejectedError(f"the name {bad[:200]!r} of a feature or output has a control character")
 
 
-def _golden_rows(golden: GoldenRows | None, schema: ModelSchema, runtime: Runtime) -> Rows:
+class _Trial:
+    """What is tried: models of an engine, behind transforms where there are some. `schema`: what callers send."""
+
+    def __init__(self, runtime: Runtime, found: ModelSchema, transforms: TransformSpec | None) -> None:
+        self.runtime = runtime
+        self._transforms = transforms
+        self._found = found
+        self.schema = found if transforms is None else _before_transforms(found, transforms)
+
+    def load(self, artifact: bytes) -> LoadedModel:
+        """A copy that shares nothing with others, so that it's measured whole."""
+        model = engine_for(self.runtime).load(artifact, self._found)
+        if self._transforms is None:
+            return model
+        return TransformedModel(model, compile_transform(self._transforms, SharedTables()))
+
+    def rows(self, count: int, *, missing: bool) -> Rows:
+        """Made rows."""
+        rows = generate(self.schema, count, missing=missing)
+        return rows if self._transforms is None else fit_rows(self._transforms, rows)
+
+    def answers(self, artifact: bytes, rows: Rows) -> list[np.ndarray]:
+        """What a copy answers."""
+        model = self.load(artifact)
+        try:
+            return model.predict(rows)
+        except InvalidFeaturesError as error:
+            raise ArtifactRejectedError(f"golden rows: {error.message}") from error
+        finally:
+            model.close()
+
+
+def _before_transforms(found: ModelSchema, transforms: TransformSpec) -> ModelSchema:
+    made = len(transforms.outputs)
+    if found.string_columns or made != len(found.features):
+        texts = f" and {len(found.string_columns)} text columns" if found.string_columns else ""
+        raise ArtifactRejectedError(f"the transforms give {made} numbers, the model takes {len(found.features)}{texts}")
+    return ModelSchema(transforms.features, found.outputs, transforms.string_columns)
+
+
+def _golden_rows(golden: GoldenRows | None, trial: _Trial) -> Rows:
     if golden is not None:
-        return to_rows(golden, schema)
+        return to_rows(golden, trial.schema)
     # What ONNX operators make of NaN depends on how they were fused.
-    return generate(schema, generated_count(schema), missing=runtime is Runtime.LIGHTGBM)
-
-
-def _answers(artifact: bytes, schema: ModelSchema, runtime: Runtime, rows: Rows) -> list[np.ndarray]:
-    model = engine_for(runtime).load(artifact, schema)
-    try:
-        return model.predict(rows)
-    finally:
-        model.close()
+    return trial.rows(generated_count(trial.schema), missing=trial.runtime is Runtime.LIGHTGBM)
 
 
 def _require_identical(before: list[np.ndarray], after: list[np.ndarray]) -> None:
@@ -132,21 +168,20 @@ def _golden(
     return record(rows, schema, answers, max(offered.tolerance, TOLERANCES[runtime]))
 
 
-def _measure(artifact: bytes, schema: ModelSchema, runtime: Runtime) -> tuple[int, dict[str, float]]:
+def _measure(artifact: bytes, trial: _Trial) -> tuple[int, dict[str, float]]:
     """(bytes of one copy, microseconds of a predict by its number of rows)."""
-    engine = engine_for(runtime)
-    batches = {str(count): generate(schema, count, missing=False) for count in _COUNTS}
+    batches = {str(count): trial.rows(count, missing=False) for count in _COUNTS}
 
     def load_and_run() -> LoadedModel:
-        model = engine.load(artifact, schema)
+        model = trial.load(artifact)
         for rows in batches.values():
             model.predict(rows)
         return model
 
     models = [load_and_run()]
     try:
-        if runtime is Runtime.ONNX:
-            _try_most_rows(models[0], schema)
+        if trial.runtime is Runtime.ONNX:
+            _try_most_rows(models[0], trial)
         copies = [measure_load(load_and_run) for _ in range(_COPIES if len(artifact) < _LARGE_BYTES else 1)]
         models += [model for model, _ in copies]
         predict_us = {count: _best_us(models[0], rows) for count, rows in batches.items()}
@@ -166,9 +201,9 @@ def _best_us(model: LoadedModel, rows: Rows) -> float:
     return round(min(taken) * 1e6, 2)
 
 
-def _try_most_rows(model: LoadedModel, schema: ModelSchema) -> None:
+def _try_most_rows(model: LoadedModel, trial: _Trial) -> None:
     """A graph may be small and yet make large tensors; what it takes for the most rows of one run bounds every run."""
-    rows = generate(schema, _MOST_ROWS, missing=False)
+    rows = trial.rows(_MOST_ROWS, missing=False)
     with _at_most_more(_RUN_BYTES):
         try:
             model.predict(rows)

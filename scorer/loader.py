@@ -1,47 +1,58 @@
-"""Brings a model into memory: fetch (disk tier, else object storage), verify, load.
+"""Brings a model into memory: fetch its parts, load, put its transforms before it.
 
-The digest is checked at each page-in, whichever tier the bytes come from: a bad copy on disk is thrown away and fetched
-anew, bad bytes in object storage are DigestMismatchError. Blocking work (files, sha256, the engine's load) runs on one
-thread, so that loads never take more than one core from the scoring thread and their memory can be measured.
+Blocking work (files, sha256, the engine's load) runs on one thread, so that loads never take more than one core from
+the scoring thread and their memory can be measured. Schemas and the tables of transforms are held once for all models
+that have them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Container, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
 
 from registry import layout
 from registry.artifacts import ArtifactStore
-from registry.errors import DigestMismatchError, ModelUnusableError, ObjectMissingError
+from registry.errors import ArtifactRejectedError, ModelUnusableError
 from registry.manifest import decode
-from registry.model import ModelSchema, ModelVersion, Runtime
-from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_COLD, RESIDENCY_DISK
+from registry.model import ModelSchema, ModelVersion
+from registry.transform_tables import decode_table, join_tables, table_digests
+from registry.transforms import TransformSpec, decode_spec
 from scorer.cache import Resident
 from scorer.disk import DiskTier
 from scorer.engine import LoadedModel, engine_for
+from scorer.fetch import Fetch, Fetched
+from scorer.in_flight import LOAD, NOWHERE, InFlight
 from scorer.memory import measure_load, release_free_memory
+from scorer.transforms import SharedTables, TransformedModel, compile_transform
 
-_FETCHES = 8
 _SCHEMAS = 10_000
 _T = TypeVar("_T")
-_U = TypeVar("_U")
+
+
+class _Parts(NamedTuple):
+    """What a version is made of."""
+
+    artifact: Fetched
+    schema: ModelSchema
+    transforms: TransformSpec | None
 
 
 class Loader:
     """See the module."""
 
-    def __init__(self, store: ArtifactStore, disk: DiskTier) -> None:
-        self._store = store
+    def __init__(self, store: ArtifactStore, disk: DiskTier, in_flight: InFlight = NOWHERE) -> None:
+        self._in_flight = in_flight
         self._disk = disk
+        self._fetch = Fetch(store, disk, self._run)
         self._schemas: dict[str, ModelSchema] = {}
-        self._used: set[Runtime] = set()
+        self._tables = SharedTables()
         self._release_due = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
-        self._fetches = asyncio.Semaphore(_FETCHES)
 
     async def load(self, version: ModelVersion) -> Resident:
         """The loaded model.
@@ -50,59 +61,72 @@ class Loader:
             ModelUnusableError: the artifact is missing, damaged or refused by its engine.
             StoreUnavailableError: object storage does not answer.
         """
-        began = perf_counter_ns()
-        path = layout.artifact_path(version.tenant, version.artifact)
-        fetch = self._fetch(path, version.tenant, version.artifact)
-        schema, (data, residency) = await _both(self._schema(version), fetch)
-        fetched = perf_counter_ns()
-        model, nbytes = await self._run(lambda: self._load(version, data, schema))
-        loaded = perf_counter_ns()
-        return Resident(model, schema, nbytes, residency, (fetched - began) // 1000, (loaded - fetched) // 1000)
+        parts = await self._parts(version)
+        model, nbytes, load_us = await self._run(lambda: self._load(version, parts))
+        _data, residency, fetch_us, verify_us = parts.artifact
+        return Resident(model, parts.schema, nbytes, residency, fetch_us, load_us, verify_us=verify_us, version=version)
 
-    def _load(self, version: ModelVersion, data: bytes, schema: ModelSchema) -> tuple[LoadedModel, int]:
-        """The model and the bytes that it takes."""
-        engine = engine_for(version.runtime)
-        model, nbytes = measure_load(lambda: engine.load(data, schema))
-        if version.runtime not in self._used:  # A library's first load also leaves what all its models share.
-            self._used.add(version.runtime)
-            nbytes = min(nbytes, version.resident_bytes)
-        return model, max(nbytes, model.resident_bytes)  # An engine that reuses freed memory measures low.
+    async def _parts(self, version: ModelVersion) -> _Parts:
+        """All parts, fetched at one time: most of a fetch is waiting."""
+        if version.schema in self._schemas and not version.transforms:
+            return _Parts(await self._artifact(version), self._schemas[version.schema], None)
+        fetched = self._artifact(version), self._schema(version), self._transforms(version)
+        artifact, schema, transforms = await _all(*fetched)
+        return _Parts(artifact, schema, transforms)
+
+    async def _artifact(self, version: ModelVersion) -> Fetched:
+        return await self._get(version.tenant, version.artifact)
+
+    async def _get(self, tenant: str, digest: str) -> Fetched:
+        return await self._fetch.get(layout.artifact_path(tenant, digest), tenant, digest)
 
     async def _schema(self, version: ModelVersion) -> ModelSchema:
         """The schema, held once for all models that have it: feature names are most of what a small model has."""
         schema = self._schemas.get(version.schema)
         if schema is None:
             path = layout.schema_path(version.tenant, version.schema)
-            data, _ = await self._fetch(path, version.tenant, version.schema)
-            schema = decode(ModelSchema, data, path)
+            schema = decode(ModelSchema, (await self._fetch.get(path, version.tenant, version.schema)).data, path)
             if len(self._schemas) >= _SCHEMAS:
                 self._schemas.clear()
             schema = self._schemas.setdefault(version.schema, schema)
         return schema
 
-    async def _fetch(self, path: str, tenant: str, digest: str) -> tuple[bytes, int]:
-        data = await self._run(lambda: self._from_disk(f"{tenant}/{digest}", digest))
-        if data is not None:
-            return data, RESIDENCY_DISK
-        async with self._fetches:
-            try:
-                data = await self._store.get(path)
-            except ObjectMissingError as error:
-                raise ModelUnusableError(f"{path} is missing from the store") from error
-        return await self._run(lambda: self._verify_and_keep(path, f"{tenant}/{digest}", digest, data)), RESIDENCY_COLD
-
-    def _from_disk(self, name: str, digest: str) -> bytes | None:
-        data = self._disk.read(name)
-        if data is not None and hashlib.sha256(data).hexdigest() != digest:
-            self._disk.discard(name)
+    async def _transforms(self, version: ModelVersion) -> TransformSpec | None:
+        """The transforms with their tables put in."""
+        if not version.transforms:
             return None
-        return data
+        try:
+            spec = decode_spec((await self._get(version.tenant, version.transforms)).data)
+        except ArtifactRejectedError as error:
+            raise ModelUnusableError(f"the transforms of the model can't be read: {error.message}") from error
+        digests = sorted({*table_digests(spec)})
+        fetched = await _all(*(self._get(version.tenant, digest) for digest in digests))
+        return join_tables(
+            spec, {digest: decode_table(each.data) for digest, each in zip(digests, fetched, strict=True)}
+        )
 
-    def _verify_and_keep(self, path: str, name: str, digest: str, data: bytes) -> bytes:
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise DigestMismatchError(f"{path} in the store is not what was published (sha256 differs)")
-        self._disk.write(name, data)
-        return data
+    def is_on_disk(self, version: ModelVersion) -> bool:
+        """Whether the version's artifact is on the local disk."""
+        return f"{version.tenant}/{version.artifact}" in self._disk
+
+    def _load(self, version: ModelVersion, parts: _Parts) -> tuple[LoadedModel, int, int]:
+        """The model, the bytes that it takes, and the microseconds that it took, without those before its turn."""
+        self._in_flight.enter(LOAD, version.package)
+        began = perf_counter_ns()
+        try:
+            model, nbytes = measure_load(lambda: self._make(version, parts))
+        finally:
+            self._in_flight.leave(LOAD)
+        load_us = (perf_counter_ns() - began) // 1000
+        return model, measured_bytes(nbytes, model.resident_bytes, version.resident_bytes), load_us
+
+    def _make(self, version: ModelVersion, parts: _Parts) -> LoadedModel:
+        engine, schema = engine_for(version.runtime), parts.schema
+        if parts.transforms is None:
+            return engine.load(parts.artifact.data, schema)
+        inner = msgspec.structs.replace(schema, features=parts.transforms.outputs, string_columns=())
+        transform = compile_transform(parts.transforms, self._tables)
+        return TransformedModel(engine.load(parts.artifact.data, inner), transform)
 
     async def purge(self, tenant: str, digests: Container[str]) -> int:
         """Delete a tenant's files from the disk, and those with these digests; returns how many."""
@@ -117,6 +141,10 @@ class Loader:
             self._release_due = True
             self._thread.submit(self._release)
 
+    async def trim(self) -> None:
+        """Give freed memory back to the system, and wait for it."""
+        await self._run(release_free_memory)
+
     def _release(self) -> None:
         self._release_due = False
         release_free_memory()
@@ -129,11 +157,19 @@ class Loader:
         self._thread.shutdown(cancel_futures=True)
 
 
-async def _both(one: Coroutine[Any, Any, _T], other: Coroutine[Any, Any, _U]) -> tuple[_T, _U]:
-    """The results of both. The first failure cancels the other one and is raised as it is, when both have ended."""
+def measured_bytes(measured: int, estimated: int, reserved: int) -> int:
+    """What a loaded model counts as: what was measured, but not under half of its engine's estimate, since other
+    threads free memory meanwhile, and not over what was reserved, which was measured when it was published: a first
+    load also leaves what all models of its library share. Pure.
+    """
+    return min(max(measured, estimated // 2, 1), reserved)
+
+
+async def _all(*works: Coroutine[Any, Any, Any]) -> list[Any]:
+    """The results of all. The first failure cancels the others and is raised as it is, when all have ended."""
     try:
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(one), tasks.create_task(other)
+            running = [tasks.create_task(work) for work in works]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures.exceptions[0].__cause__
-    return running[0].result(), running[1].result()
+    return [task.result() for task in running]

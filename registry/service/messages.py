@@ -46,7 +46,6 @@ _MIN_REQUESTS_LIMIT = 1_000_000
 
 def to_version(manifest: Manifest, state: VersionState, schema: ModelSchema | None = None) -> pb.Version:
     """A version; with `schema` whole, without it as lists show it."""
-    transforms = msgspec.json.format(bytes(manifest.transforms), indent=-1)  # records are indented for people
     version = pb.Version(
         name=version_name(manifest.ref, manifest.version),
         state=_STATES[state],
@@ -62,13 +61,14 @@ def to_version(manifest: Manifest, state: VersionState, schema: ModelSchema | No
         predict_us=manifest.predict_us,
         labels=manifest.labels,
         training=manifest.training,
-        transforms_json="" if transforms == b"null" else transforms.decode(),
         signature=manifest.signature,
         create_time=manifest.created_at,
         published_by=manifest.published_by,
     )
     if schema is not None:
         version.schema.CopyFrom(to_schema(schema))
+        if manifest.transforms_digest:
+            version.transforms_json = msgspec.json.format(bytes(manifest.transforms), indent=-1).decode()
         if manifest.golden is not None:
             version.golden.CopyFrom(to_golden(manifest.golden))
     return version

@@ -19,6 +19,7 @@ from registry.service.schemas import check_runtime, from_golden
 from scoremesh.registry.v1 import registry_pb2 as pb
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_TRANSFORMS_LIMIT_BYTES = 3 << 20  # a message has 4 MiB
 _FACTS_LIMIT_BYTES = 64 << 10
 _NO_TRANSFORMS = msgspec.Raw(b"null")
 
@@ -57,6 +58,9 @@ def from_spec(spec: pb.PublishSpec) -> Facts:
 def _from_json(text: str) -> msgspec.Raw:
     if not text:
         return _NO_TRANSFORMS
+    if len(text) > _TRANSFORMS_LIMIT_BYTES:
+        limit = _TRANSFORMS_LIMIT_BYTES
+        raise InvalidRequestError(f"spec.transforms_json: it has {len(text)} characters, at most {limit} are accepted")
     try:
         msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -69,7 +73,6 @@ def _check_small(spec: pb.PublishSpec) -> None:
     sizes = {
         "labels": _bytes_of(spec.labels),
         "training": _bytes_of(spec.training),
-        "transforms_json": len(spec.transforms_json.encode()),
         "signature": len(spec.signature.encode()),
     }
     if sum(sizes.values()) > _FACTS_LIMIT_BYTES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -58,21 +59,35 @@ def open_uploads() -> list[int]:
     return [size for inode, size in _nameless_files().items() if inode not in _NOT_OURS]
 
 
+TRANSFORMS = {
+    "features": ["age", "income"],
+    "string_columns": ["city"],
+    "columns": [
+        {"input": "age", "steps": [{"op": "impute", "value": 40.0}]},
+        {"input": "income", "steps": [{"op": "log1p"}]},
+        {"input": "city", "steps": [{"op": "ordinal", "categories": ["Bern", "Oslo"], "unknown": "missing"}]},
+    ],
+}
+
+
 async def test_a_real_model_through_real_admission(tmp_path: Path, etcd_server: EtcdServer) -> None:
     data = real_model()
     async with running(tmp_path, etcd_server, admit=None, published_by="operator") as rig:
-        version = await rig.publish(data, labels={"team": "risk"}, training={"run": "7"}, transforms_json='{"a":1}')
+        version = await rig.publish(
+            data, labels={"team": "risk"}, training={"run": "7"}, transforms_json=json.dumps(TRANSFORMS)
+        )
         assert version.name == f"{V}/1"
         assert (version.state, version.runtime) == (pb.VERSION_STATE_LIVE, "lightgbm")
         assert (version.source_bytes, version.source_sha256) == (len(data), hashlib.sha256(data).hexdigest())
         assert version.artifact_bytes < len(data)
-        assert [feature.name for feature in version.schema.features] == ["Column_0", "Column_1", "Column_2"]
+        assert [feature.name for feature in version.schema.features] == ["age", "income"]
+        assert list(version.schema.string_columns) == ["city"]
         assert version.golden.row_count > 0
         assert version.resident_bytes > 0
         assert set(version.predict_us) == {"1", "64"}
         assert version.labels == {"team": "risk"}
         assert version.training == {"run": "7"}
-        assert msgspec.json.decode(version.transforms_json) == {"a": 1}
+        assert json.loads(version.transforms_json) == TRANSFORMS
         assert version.published_by == "operator"
         again = (await rig.stub.GetVersion(pb.GetVersionRequest(name=version.name))).version
         assert again.SerializeToString(deterministic=True) == version.SerializeToString(deterministic=True)  # has NaN

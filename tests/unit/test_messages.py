@@ -54,6 +54,7 @@ MANIFEST = Manifest(
     predict_us={"1": 2.5, "64": 40.0},
     golden=GOLDEN,
     transforms=msgspec.Raw(b'{"a":1}'),
+    transforms_digest="e" * 64,
     training={"run": "7"},
     labels={"team": "risk"},
     signature="sig",
@@ -67,7 +68,7 @@ def test_a_version_has_all_of_its_manifest() -> None:
     version = messages.to_version(MANIFEST, VersionState.LIVE, SCHEMA)
     assert version.name == "tenants/acme/models/churn/versions/3"
     assert version.state == pb.VERSION_STATE_LIVE
-    assert version.package == package_of("b" * 64, "c" * 64)
+    assert version.package == package_of("b" * 64, "c" * 64, "e" * 64)
     assert (version.transforms_json, dict(version.predict_us)) == ('{"a":1}', {"1": 2.5, "64": 40.0})
     assert schemas.from_schema(version.schema) == SCHEMA
     assert schemas.from_golden(version.golden) == GOLDEN
@@ -83,8 +84,9 @@ def test_lists_leave_out_what_is_large() -> None:
 
 
 def test_no_transforms_are_no_text() -> None:
-    plain = msgspec.structs.replace(MANIFEST, transforms=msgspec.Raw(b"null"))
-    assert messages.to_version(plain, VersionState.LIVE).transforms_json == ""
+    plain = msgspec.structs.replace(MANIFEST, transforms=msgspec.Raw(b"null"), transforms_digest="")
+    assert messages.to_version(plain, VersionState.LIVE, SCHEMA).transforms_json == ""
+    assert messages.to_version(MANIFEST, VersionState.LIVE).transforms_json == ""  # as lists show it
 
 
 def test_a_registered_version() -> None:
@@ -221,7 +223,6 @@ def test_transforms_that_are_not_json(text: str) -> None:
         ({"labels": {"a": "x" * 70_000}}, "spec.labels: it has 70001 bytes"),
         ({"training": {"x" * 70_000: ""}}, "spec.training: it has 70000 bytes"),
         ({"training": {"log": "\u00e9" * 33_000}}, "spec.training: it has 66003 bytes"),
-        ({"transforms_json": f'"{"x" * 70_000}"'}, "spec.transforms_json"),
         ({"signature": "x" * 70_000}, "spec.signature"),
         ({"labels": {"a": "x" * 30_000}, "training": {"b": "x" * 40_000}}, "spec.training: it has 40001 bytes"),
     ],
@@ -231,6 +232,11 @@ def test_what_lists_show_of_a_version_is_small(spec: dict[str, Any], field: str)
         plan.from_spec(pb.PublishSpec(**spec))
     assert field in caught.value.message
     assert "65536 together" in caught.value.message
+
+
+def test_transforms_fit_into_a_message() -> None:
+    with pytest.raises(InvalidRequestError, match=r"transforms_json: it has 3145730 characters"):
+        plan.from_spec(pb.PublishSpec(transforms_json=f'"{"x" * (3 << 20)}"'))
 
 
 def test_what_lists_show_of_a_version_may_be_just_so_large() -> None:

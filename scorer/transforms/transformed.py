@@ -1,0 +1,25 @@
+"""A loaded model behind its transforms: takes rows as callers send them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scorer.engine import LoadedModel, Rows
+from scorer.transforms.compiled import Transform
+
+
+class TransformedModel:
+    """Implements `scorer.engine.LoadedModel`. Owns the model, and holds the transform with what it shares."""
+
+    def __init__(self, model: LoadedModel, transform: Transform) -> None:
+        self.model = model
+        self.transform = transform
+        self.resident_bytes = model.resident_bytes + transform.resident_bytes
+
+    def predict(self, rows: Rows) -> list[np.ndarray]:
+        """As `LoadedModel.predict`. Raises InvalidFeaturesError for what can't be transformed, too."""
+        return self.model.predict(self.transform(rows))
+
+    def close(self) -> None:
+        """Close the model."""
+        self.model.close()
