@@ -27,9 +27,10 @@ def ls(
     packages = list_all(target, lambda stub: stub.ListQuarantine, pb.ListQuarantineRequest(), "packages")
     show_rows(
         [_row(package) for package in packages],
-        ["package", "version", "reason", "since", "until", "by"],
+        ["package", "version", "since", "until", "by", "reason"],
         output,
         "nothing is in quarantine",
+        prose="reason",
     )
 
 

@@ -228,3 +228,21 @@ class AdmissionUnavailableError(UnavailableError):
     """No model can be tried now: the program that does it doesn't start, or is ended from outside."""
 
     reason = "ADMISSION_UNAVAILABLE"
+
+
+class QuarantinedError(ModelUnusableError):
+    """The model was being loaded or scored when scorers crashed, so none may load it for now; the text says why."""
+
+    reason = "QUARANTINED"
+
+
+class TooSlowError(DeadlineError):
+    """The deadline can't cover the load that the model needs first; the load goes on."""
+
+    reason = "DEADLINE_TOO_SHORT"
+
+
+class LoadQueueFullError(OverloadedError):
+    """Too many loads of the tenant, or of all, wait before this one for it to be in time; it goes on."""
+
+    reason = "LOAD_QUEUE_FULL"

@@ -5,6 +5,7 @@
     /scoremesh/<cluster>/tenants/<tenant>           TenantRecord
     /scoremesh/<cluster>/applications/<application> ApplicationRecord
     /scoremesh/<cluster>/quarantine/<package>       QuarantineRecord
+    /scoremesh/<cluster>/suspects/<package>/<crash> Suspicion, under a lease of ten minutes
 
 Values are JSON, so that an operator can read them with any etcd client.
 """
@@ -32,6 +33,7 @@ class Keys:
         self.tenants_prefix = f"{root}/tenants/".encode()
         self.applications_prefix = f"{root}/applications/".encode()
         self.quarantine_prefix = f"{root}/quarantine/".encode()
+        self.suspects_prefix = f"{root}/suspects/".encode()
 
     def member(self, member_id: str) -> bytes:
         """The key of one member."""
@@ -56,6 +58,14 @@ class Keys:
     def quarantine(self, package: str) -> bytes:
         """The key of one quarantined package."""
         return self.quarantine_prefix + check_name("package", package).encode()
+
+    def package_suspects_prefix(self, package: str) -> bytes:
+        """What the keys of all crashes that a package is suspected of begin with."""
+        return self.suspects_prefix + f"{check_name('package', package)}/".encode()
+
+    def suspect(self, package: str, crash: str) -> bytes:
+        """The key of a package that was in flight at a crash."""
+        return self.package_suspects_prefix(package) + check_name("crash", crash).encode()
 
     def model_ref(self, key: bytes) -> ModelRef | None:
         """The model that a key names, or None when it is no model's key."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from registry.errors import NotFoundError
+from registry.errors import ConflictError, NotFoundError
 from registry.etcd import Etcd
 from registry.etcd_endpoints import LEASE_GRANT
 from registry.keys import Keys, decode, encode
@@ -29,19 +29,29 @@ class Quarantine:
         self._etcd = etcd
         self._keys = keys
 
+    async def begin(self, record: QuarantineRecord) -> bool:
+        """Forbid a package until `record.until`, unless it's forbidden already. Of several who do so at the same time
+        one is told True.
+        """
+        lease_id = await self._lease_until(record)
+        try:
+            swap = await self._etcd.compare_and_swap(self._keys.quarantine(record.package), encode(record), 0, lease_id)
+        except ConflictError:  # somebody else's, after a try of ours whose outcome is unknown
+            return False
+        return swap.succeeded
+
     async def put(self, record: QuarantineRecord) -> None:
         """Forbid a package until `record.until`; what was said of it before is replaced. One that has ended is none."""
-        left_s = seconds_left(record, _now())
-        if left_s <= 0:
+        if seconds_left(record, _now()) <= 0:
             return
-        lease_id = await self._lease(left_s) if math.isfinite(left_s) else 0
+        lease_id = await self._lease_until(record)
         await self._etcd.put(self._keys.quarantine(record.package), encode(record), lease_id)
 
     async def list(self) -> list[QuarantineRecord]:
         """What is forbidden now, in the order of the packages' names. Entries that nobody here wrote are left out."""
         now = _now()
         listing = await self._etcd.list_prefix(self._keys.quarantine_prefix)
-        records = [(kv.key, record) for kv in listing.kvs if (record := _decoded(kv.value)) is not None]
+        records = [(kv.key, record) for kv in listing.kvs if (record := decoded(kv.value)) is not None]
         return [record for key, record in records if self._is_of(key, record) and seconds_left(record, now) > 0]
 
     async def lift(self, package: str) -> QuarantineRecord:
@@ -53,15 +63,25 @@ class Quarantine:
                 raise NotFoundError(f"package {package} is not in quarantine")
             if (await self._etcd.compare_and_delete(key, found.mod_revision)).succeeded:
                 unknown = QuarantineRecord(package=package, reason="", by="", since="")
-                return _decoded(found.value) or unknown
+                return decoded(found.value) or unknown
 
     def _is_of(self, key: bytes, record: QuarantineRecord) -> bool:
         return key == self._keys.quarantine_prefix + record.package.encode()
 
-    async def _lease(self, ttl_s: float) -> int:
-        """A lease that nobody renews; etcd counts in whole seconds and may choose a longer time (2 s at least)."""
-        answer = await self._etcd.endpoints.call(LEASE_GRANT, pb.LeaseGrantRequest(TTL=math.ceil(ttl_s)))
-        return answer.message.ID
+    async def _lease_until(self, record: QuarantineRecord) -> int:
+        """A lease that ends with the quarantine; 0, which is none, for one without an end."""
+        left_s = seconds_left(record, _now())
+        return await lasting(self._etcd, left_s) if math.isfinite(left_s) else 0
+
+
+async def lasting(etcd: Etcd, ttl_s: float) -> int:
+    """A lease that nobody renews; etcd counts in whole seconds and may choose a longer time (2 s at least).
+
+    Raises:
+        EtcdUnavailableError: no endpoint answered.
+    """
+    answer = await etcd.endpoints.call(LEASE_GRANT, pb.LeaseGrantRequest(TTL=max(1, math.ceil(ttl_s))))
+    return answer.message.ID
 
 
 def quarantined(
@@ -83,7 +103,8 @@ def seconds_left(record: QuarantineRecord, now: datetime) -> float:
         return math.inf
 
 
-def _decoded(value: bytes) -> QuarantineRecord | None:
+def decoded(value: bytes) -> QuarantineRecord | None:
+    """An entry of the quarantine; None, with a warning, where it can't be read."""
     try:
         return decode(QuarantineRecord, value)
     except msgspec.DecodeError:

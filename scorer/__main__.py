@@ -1,4 +1,4 @@
-"""`python -m scorer`: one scorer process, or with `--workers N` a supervisor of N of them."""
+"""`python -m scorer`: a supervisor and its workers; with `--workers 0`, or as a worker, one scorer process."""
 
 from __future__ import annotations
 
@@ -8,17 +8,25 @@ import sys
 from registry.errors import ScoreMeshError
 from registry.process import end_with, on_stop_signals, prepare, run, until_stopped
 from scorer.config import ScorerConfig, of_worker, parse
-from scorer.server import Scorer
 from scorer.supervisor import Supervisor
 
 
 async def serve(config: ScorerConfig) -> None:
     """Serve until a signal; prints the address on standard output when calls are taken."""
+    from scorer.server import Scorer  # a supervisor has no use for engines and servers, which take much memory
+
     stop = on_stop_signals()
     scorer = Scorer(config)
     async with scorer.running() as follower:
         print(f"scorer {scorer.member.id} listening on {scorer.member.address}", flush=True)  # noqa: T201 - for whoever started it
         await until_stopped(stop, follower)
+
+
+def supervise(arguments: list[str], config: ScorerConfig) -> None:
+    """Run workers until a signal."""
+    supervisor = Supervisor(arguments, config)
+    run(supervisor.run())
+    sys.exit(supervisor.status)
 
 
 def main() -> None:
@@ -31,8 +39,8 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, "-m", "scorer", *arguments])  # noqa: S606 - this very program again
     prepare()
     try:
-        if config.workers > 1 and config.worker < 0:
-            run(Supervisor(arguments, config.workers, config.drain_s).run())
+        if config.workers and config.worker < 0:
+            supervise(arguments, config)
         else:
             run(serve(of_worker(config, config.worker) if config.worker >= 0 else config))
     except (OSError, ScoreMeshError) as error:
