@@ -11,8 +11,11 @@ from typing import NamedTuple
 
 from registry.etcd import TlsFiles
 from registry.options import add_etcd_options, add_server_options, etcd_options, tls_files
+from scorer.cgroup import memory_limit_bytes
+from scorer.memory_budget import size_bytes
 
 _MIB = 1024 * 1024
+_MOST = "90%"
 
 
 class ScorerConfig(NamedTuple):
@@ -35,11 +38,14 @@ class ScorerConfig(NamedTuple):
     zone: str
     pool: str
     capacity_bytes: int
+    memory_bytes: int
     cache_dir: Path
     disk_bytes: int
     lease_s: float
     workers: int
     worker: int
+    hang_s: float
+    in_flight_fd: int
 
 
 def parse(arguments: Sequence[str] | None = None) -> ScorerConfig:
@@ -54,15 +60,41 @@ def parse(arguments: Sequence[str] | None = None) -> ScorerConfig:
     add("--zone", default="default", help="the failure zone of the machine")
     add("--pool", default="default", help="scorers of one runtime version")
     add("--advertise-host", default="", help="host that routers connect to; default: the one listened on")
-    add("--capacity-mib", type=float, default=512.0, help="memory for models, shared evenly by the workers")
+    room = parser.add_mutually_exclusive_group()
+    room.add_argument(
+        "--memory",
+        default="",
+        help="what all workers together may take, models and all else: bytes (2GiB), or a share of the container's "
+        "limit (80%%)",
+    )
+    room.add_argument(
+        "--capacity-mib",
+        type=float,
+        default=512.0,
+        help="memory for models alone, shared evenly by the workers; all else comes on top (default: 512)",
+    )
     add("--cache-dir", type=Path, default=Path("/tmp/scoremesh"), help="directory of the local disk tier")  # noqa: S108
     add("--disk-mib", type=float, default=1024.0, help="bound of the local disk tier, shared evenly by the workers")
     add("--lease-s", type=float, default=10.0, help="after this time without contact to etcd a member counts as gone")
-    add("--workers", type=int, default=1, help="processes, each a member of its own on the next port")
+    add(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes under a supervisor, each a member of its own on the next port; 0: this process, without one",
+    )
     add("--worker", type=int, default=-1, help=argparse.SUPPRESS)
+    add("--in-flight-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    add(
+        "--hang-s",
+        type=float,
+        default=10.0,
+        help="a worker that doesn't react for so long is killed; a load or a long prediction may take 6 times that",
+    )
     args = parser.parse_args(arguments)
-    if not 1 <= args.workers <= 512:
-        parser.error("--workers must be 1 to 512")
+    if not 0 <= args.workers <= 512:
+        parser.error("--workers must be 0 to 512")
+    if not args.hang_s >= 1:
+        parser.error("--hang-s must be at least 1")
     if args.capacity_mib <= 0:
         parser.error("--capacity-mib must be above 0")
     return ScorerConfig(
@@ -79,17 +111,31 @@ def parse(arguments: Sequence[str] | None = None) -> ScorerConfig:
         host=args.host,
         zone=args.zone,
         pool=args.pool,
-        capacity_bytes=int(args.capacity_mib * _MIB) // args.workers,
+        capacity_bytes=0 if args.memory else int(args.capacity_mib * _MIB) // max(1, args.workers),
+        memory_bytes=_memory_bytes(parser, args.memory) // max(1, args.workers),
         cache_dir=args.cache_dir,
-        disk_bytes=int(args.disk_mib * _MIB) // args.workers,
+        disk_bytes=int(args.disk_mib * _MIB) // max(1, args.workers),
         lease_s=args.lease_s,
         workers=args.workers,
         worker=args.worker,
+        hang_s=args.hang_s,
+        in_flight_fd=args.in_flight_fd,
     )
 
 
+def _memory_bytes(parser: argparse.ArgumentParser, text: str) -> int:
+    """What all workers together may take: what is asked for, or with --capacity-mib most of what there is."""
+    there = memory_limit_bytes()
+    try:
+        return min(size_bytes(text or _MOST, there), there)
+    except ValueError as error:
+        parser.error(f"--memory {error}")
+
+
 def of_worker(config: ScorerConfig, worker: int) -> ScorerConfig:
-    """The settings of one of several workers: its own port (unless free ones are taken), id and disk directory."""
+    """The settings of one worker; one of several has its own port (unless free ones are taken), id and directory."""
+    if config.workers <= 1:
+        return config._replace(worker=worker)
     host, _, port = config.listen.rpartition(":")
     return config._replace(
         listen=f"{host}:{int(port) + worker if int(port) else 0}",

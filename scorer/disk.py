@@ -56,6 +56,10 @@ class DiskTier:
                 if _DIGEST.match(file.name) and file.is_file():
                     yield file
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there are bytes under a name, right or not. From any thread."""
+        return name in self._sizes
+
     def read(self, name: str) -> bytes | None:
         """The bytes stored under a name, unchecked; None when there are none."""
         with self._lock:

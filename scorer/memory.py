@@ -8,8 +8,10 @@ until `release_free_memory`. Linux with glibc 2.33 or newer.
 from __future__ import annotations
 
 import ctypes
+import resource
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
@@ -36,6 +38,11 @@ def allocated_bytes() -> int:
     """Bytes in use on the heaps of malloc and in its own mappings. Takes some 10 us."""
     info = _libc().mallinfo2()
     return int(info.uordblks + info.hblkhd)
+
+
+def resident_set_bytes() -> int:
+    """What the kernel has in memory for this process, shared libraries included."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def release_free_memory() -> None:

@@ -143,6 +143,10 @@ class ResidencyService:
                 break
         return PurgeResponse(resident_models=models, disk_files=files).SerializeToString()
 
+    def forget(self, packages: Collection[str]) -> None:
+        """Drop packages that must not be used any more; what is in use goes after its last use."""
+        self._forget("", packages)
+
     def _forget(self, tenant: str, packages: Collection[str]) -> int:
         """Drop all that is in memory; returns how many models."""
         self._catalog.forget_tenant(tenant)

@@ -25,10 +25,15 @@ from registry.members import Announcement
 from registry.model import Member, MemberState
 from registry.server import listen
 from registry.store_urls import open_store
+from registry.tenant_limits import TenantLimits
 from scorer.cache import ModelCache
 from scorer.config import ScorerConfig, default_id
+from scorer.crash_notes import CrashNotes
 from scorer.disk import DiskTier
+from scorer.heartbeat import Heartbeat
+from scorer.in_flight import open_in_flight
 from scorer.loader import Loader
+from scorer.precaution import Precaution
 from scorer.residency import ResidencyService
 from scorer.service import ScoringService
 
@@ -66,9 +71,19 @@ class Scorer:
             retry_s=_ETCD_RETRY_S,
         )
         self._catalog = Catalog(self._etcd, keys, store)
-        self._loader = Loader(store, DiskTier(config.cache_dir, config.disk_bytes))
-        self._cache = ModelCache(config.capacity_bytes, self._loader.load, self._on_evicted)
-        self._service = ScoringService(self._catalog, self._cache, self.member.id)
+        self._in_flight = open_in_flight(config.in_flight_fd)
+        notes = CrashNotes(config.cache_dir)
+        self._precaution = Precaution(self._etcd, keys, self.member.id, notes, self._on_quarantined)
+        self._loader = Loader(store, DiskTier(config.cache_dir, config.disk_bytes), self._in_flight)
+        self._cache = ModelCache(
+            config.capacity_bytes,
+            self._loader.load,
+            self._on_evicted,
+            refusal=self._precaution.refusal,
+            on_disk=self._loader.is_on_disk,
+        )
+        self._limits = TenantLimits(self._etcd, keys, self._cache.set_limits)
+        self._service = ScoringService(self._catalog, self._cache, self.member.id, self._in_flight)
         self._residency = ResidencyService(self._catalog, self._cache, self._loader, self._service)
         self._announcement = Announcement(self._etcd, keys, self.member, self._on_announced, ttl_s=config.lease_s)
 
@@ -90,15 +105,29 @@ class Scorer:
         """Serve inside this context; leaving it drains and stops. Gives the task without which it's of no use."""
         self._health.set_ready(False)
         await self.front.start([*methods(self._service, self._residency), *self._health.methods()])
-        follower = asyncio.create_task(self._catalog.run())
-        self._announcement.start()
+        heartbeat = Heartbeat(self._in_flight)
+        follower = asyncio.create_task(self._follow())
+        announcing = asyncio.create_task(self._announce())
         try:
             yield follower
         finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
             await self._drain()
             follower.cancel()
             await asyncio.gather(follower, return_exceptions=True)
             await self._close()
+            heartbeat.close()
+
+    async def _follow(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._catalog.run())
+            tasks.create_task(self._precaution.run())
+            tasks.create_task(self._limits.run())
+
+    async def _announce(self) -> None:
+        await self._precaution.wait_ready()
+        self._announcement.start()
 
     async def _drain(self) -> None:
         _log.info("draining")
@@ -129,6 +158,9 @@ class Scorer:
     def _on_announced(self, announced: bool) -> None:
         _log.info("announced as %s" if announced else "%s is no longer announced", self.member.id)
         self._health.set_ready(announced and not self._draining)
+
+    def _on_quarantined(self, packages: set[str]) -> None:
+        self._residency.forget(packages)
 
     def _on_evicted(self, _models: int) -> None:
         self._loader.release_memory()

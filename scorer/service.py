@@ -33,6 +33,7 @@ from scoremesh.scoring.v1.scoring_pb2 import (
 from scorer.batch import MAX_BATCH_ITEMS, PartSink, WholeSink
 from scorer.cache import ModelCache, Resident
 from scorer.engine import LoadedModel
+from scorer.in_flight import LOOP, NOWHERE, InFlight
 from scorer.plan import Plan, Spent
 from scorer.requests import parse, parse_batch, readable
 from scorer.rollout_tally import Tallies
@@ -53,7 +54,8 @@ Refuse = Callable[[Failure], None]
 class ScoringService:
     """See the module. `member_id`: put into each answer."""
 
-    def __init__(self, catalog: Catalog, cache: ModelCache, member_id: str) -> None:
+    def __init__(self, catalog: Catalog, cache: ModelCache, member_id: str, in_flight: InFlight = NOWHERE) -> None:
+        self._in_flight = in_flight
         self._catalog = catalog
         self._cache = cache
         self._member_id = member_id
@@ -62,7 +64,7 @@ class ScoringService:
         self._loop = asyncio.get_running_loop()
         self._begun = 0
         self._standby = Standby(cache)
-        self._shadows = Shadows(cache, self._standby, self._plan, lambda: self._begun)
+        self._shadows = Shadows(cache, self._standby, self._plan, lambda: self._begun, in_flight)
         self.tallies = Tallies()
 
     def score(self, call: Call) -> None:
@@ -167,7 +169,7 @@ class ScoringService:
                     version = await self._catalog.resolve(asked, request.version, request.alias)
                     asked = self._trial(request, version)
                 waiting_for = "the model was still being loaded, which goes on,"
-                while not await self._try_cold(request, asked, began, answer):
+                while not await self._try_cold(request, asked, deadline, began, answer):
                     pass
         except TimeoutError:
             text = f"{waiting_for} when the deadline passed"
@@ -175,11 +177,12 @@ class ScoringService:
         except Exception as error:
             refuse(failure_of(error))
 
-    async def _try_cold(self, request: ScoreRequest, trial: Trial, began: int, answer: Answer) -> bool:
+    async def _try_cold(self, request: ScoreRequest, trial: Trial, deadline: float, began: int, answer: Answer) -> bool:
         """Wait for the version to be tried, and answer. False when it failed and another one is to be tried."""
         hit = self._find(trial) is not None
         try:
-            async with self._cache.borrow(trial.version) as resident:
+            ref = ModelRef(request.tenant, request.model)
+            async with self._cache.borrow(trial.version, ref=ref, deadline=deadline) as resident:
                 waited_us = (perf_counter_ns() - began) // 1000
                 residency = RESIDENCY_HIT if hit else resident.residency
                 loading = (waited_us, 0, 0) if hit else (waited_us, resident.fetch_us, resident.load_us)
@@ -228,7 +231,11 @@ class ScoringService:
         """`loading`: microseconds waited, fetched and loaded. `trial`: gets the outputs."""
         rows = plan.read(request)
         began = perf_counter_ns()
-        outputs = model.predict(rows)
+        self._in_flight.enter(LOOP, plan.version.package)
+        try:
+            outputs = model.predict(rows)
+        finally:
+            self._in_flight.leave(LOOP)
         score_us = (perf_counter_ns() - began) // 1000
         if trial is not None:
             trial.outputs = outputs

@@ -27,6 +27,7 @@ from registry.errors import ScoreMeshError
 from registry.model import ModelVersion
 from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest
 from scorer.cache import ModelCache, Resident
+from scorer.in_flight import LOOP, NOWHERE, InFlight
 from scorer.pace import Pace
 from scorer.plan import Plan
 from scorer.rollout_tally import ShadowTally
@@ -59,7 +60,15 @@ class _Repeat(NamedTuple):
 class Shadows:
     """See the module. `begun`: how many requests have begun so far."""
 
-    def __init__(self, cache: ModelCache, standby: Standby, plans: Plans, begun: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        cache: ModelCache,
+        standby: Standby,
+        plans: Plans,
+        begun: Callable[[], int],
+        in_flight: InFlight = NOWHERE,
+    ) -> None:
+        self._in_flight = in_flight
         self._cache = cache
         self._standby = standby
         self._plans = plans
@@ -130,12 +139,15 @@ class Shadows:
     def _compare(self, repeat: _Repeat, resident: Resident) -> None:
         try:
             rows = self._plans(repeat.shadow, resident).read(ScoreRequest.FromString(repeat.payload))
+            self._in_flight.enter(LOOP, repeat.shadow.package)
             found = difference(repeat.scores, score_column(resident.model.predict(rows)))
         except Exception as error:
             if not isinstance(error, ScoreMeshError):
                 _log.warning("shadow version %s can't score: %r", repeat.shadow.version, error)
             repeat.tally.failed()
             return
+        finally:
+            self._in_flight.leave(LOOP)
         if found is None:
             repeat.tally.failed()
         else:

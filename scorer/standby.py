@@ -20,7 +20,7 @@ from scorer.trial import is_lasting
 
 PAUSE_S = 30.0
 CAPACITY = 20_000
-_AT_ONCE = 4
+_AT_ONCE = 2
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +62,7 @@ class Standby:
 
     async def _load(self, version: ModelVersion, known: _Known) -> None:
         try:
-            async with self._gate, self._cache.borrow(version):
+            async with self._gate, self._cache.borrow(version, background=True):
                 known.is_broken = False
         except Exception as error:
             known.is_broken = is_lasting(error)

@@ -51,6 +51,7 @@ class S3Server:
         data.mkdir(parents=True, exist_ok=True)
         config = self._folder / "s3.json"
         config.write_text(json.dumps({"identities": [self._identity()]}))
+        (self._folder / "weed.log").unlink(missing_ok=True)
         ports = [f"-{role}={free_port()}" for role in (*_ROLES, "s3.port.grpc")]
         self.process = ChildProcess(
             [
@@ -68,10 +69,15 @@ class S3Server:
         """Wait until a write succeeds. Needs `environment` to be set."""
         deadline = time.monotonic() + timeout_s
         while not asyncio.run(self._accepts_a_write()):
-            if self.process.exit_code is not None or time.monotonic() > deadline:
+            if self.process.exit_code is not None and "address already in use" in self._log():
+                self.start()  # Somebody took one of the ports between our look and its start.
+            elif self.process.exit_code is not None or time.monotonic() > deadline:
                 self.process.kill()
                 raise RuntimeError(f"SeaweedFS did not start: {self.process.log_tail()}")
             time.sleep(0.2)
+
+    def _log(self) -> str:
+        return (self._folder / "weed.log").read_text(errors="replace")
 
     async def _accepts_a_write(self) -> bool:
         try:

@@ -104,7 +104,7 @@ class Desk:
     @contextmanager
     def holding(self, artifact: str) -> Iterator[asyncio.Event]:
         """The scorer gets this artifact from the store only after the event is set."""
-        gate, store = asyncio.Event(), self.scorer._loader._store
+        gate, store = asyncio.Event(), self.scorer._loader._fetch._store
 
         class Gated:
             async def get(self, path: str) -> bytes:
@@ -112,9 +112,9 @@ class Desk:
                     await gate.wait()
                 return await store.get(path)
 
-        self.scorer._loader._store = cast("ArtifactStore", Gated())
+        self.scorer._loader._fetch._store = cast("ArtifactStore", Gated())
         yield gate
-        self.scorer._loader._store = store
+        self.scorer._loader._fetch._store = store
 
     def files(self) -> list[Path]:
         return [path for path in (self._folder / "cache").rglob("*") if path.is_file()]
@@ -197,9 +197,9 @@ async def test_what_was_prepared_is_not_evicted_until_its_grace_is_over(desk: De
     package = new.to_version().package
     await desk.score()
     await desk.prepare([old.to_version().package], new.to_version())
-    assert desk.scorer._cache._lru.is_pinned(package)
+    assert desk.scorer._cache._residents.is_pinned(package)
     desk.scorer._residency._grace.end(package)
-    assert not desk.scorer._cache._lru.is_pinned(package)
+    assert not desk.scorer._cache._residents.is_pinned(package)
 
 
 async def test_grace_is_bounded_in_bytes_and_time(desk: Desk, wait_until: WaitUntil) -> None:
@@ -213,15 +213,15 @@ async def test_grace_is_bounded_in_bytes_and_time(desk: Desk, wait_until: WaitUn
         grace.begin(package, 100)
         grace.begin(package, 100)
     grace.begin(packages[3], 500)
-    assert [cache._lru.is_pinned(package) for package in packages] == [False, False, False, False]
+    assert [cache._residents.is_pinned(package) for package in packages] == [False, False, False, False]
     for package in packages[:3]:
         grace.begin(package, 100)
-    assert [cache._lru.is_pinned(package) for package in packages] == [False, True, True, False]
+    assert [cache._residents.is_pinned(package) for package in packages] == [False, True, True, False]
     await wait_until(lambda: not grace._kept)
-    assert not any(cache._lru.is_pinned(package) for package in packages)
+    assert not any(cache._residents.is_pinned(package) for package in packages)
     grace.begin(packages[0], 100)
     grace.close()
-    assert not cache._lru.is_pinned(packages[0])
+    assert not cache._residents.is_pinned(packages[0])
 
 
 async def test_rollout_stats_are_told(desk: Desk, wait_until: WaitUntil) -> None:
@@ -291,7 +291,7 @@ async def test_what_comes_back_while_a_purge_waits_goes_too(desk: Desk, tenant: 
     cache = desk.scorer._cache
     with desk.holding(slow.artifact) as gate:
         waiting = asyncio.create_task(desk.score(version="2"))
-        await wait_until(lambda: bool(cache._loading))
+        await wait_until(lambda: bool(cache._loads.begun_of("acme", ())))
         purging = asyncio.create_task(desk.purge(tenant, packages, [quick.artifact, slow.artifact]))
         await wait_until(lambda: not cache.holds(package))
         assert (await desk.score()).residency == RESIDENCY_DISK
@@ -313,7 +313,7 @@ async def test_what_is_purged_while_it_is_prepared_is_not_kept(desk: Desk, wait_
     cache = desk.scorer._cache
     with desk.holding(new.artifact) as gate:
         preparing = asyncio.create_task(desk.prepare([old.to_version().package], new.to_version()))
-        await wait_until(lambda: bool(cache._loading))
+        await wait_until(lambda: bool(cache._loads.begun_of("acme", ())))
         purging = asyncio.create_task(desk.purge("acme"))
         await wait_until(lambda: not cache.holds(old.to_version().package))
         gate.set()

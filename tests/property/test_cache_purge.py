@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from registry.errors import OverloadedError, StoreUnavailableError
 from registry.model import ModelSchema, ModelVersion, Runtime
+from scorer import residents
 from scorer.cache import ModelCache, Resident
 from scorer.engine import Rows
 
@@ -48,7 +50,7 @@ class Play:
     """A cache with room for three models of four, whose loads wait until they are let go."""
 
     def __init__(self) -> None:
-        self.cache = ModelCache(30, self._load, lambda _count: None)
+        self.cache = ModelCache(30, self._load, lambda _count: None, patience_s=0.0)
         self.made: list[ClosableModel] = []
         self.gates: dict[str, asyncio.Future[int]] = {}
         self.users: list[tuple[str, asyncio.Task[None]]] = []
@@ -93,7 +95,7 @@ class Play:
                 self.let_go(package, {"land": 10, "land large": 20}.get(action, 0))
 
     async def settle(self) -> None:
-        while not all(task.done() for _, task in self.users) or self.cache._loading:
+        while not all(task.done() for _, task in self.users) or self.cache._loads._runs:
             for package in PACKAGES:
                 self.let_go(package, 10)
             await asyncio.sleep(0)
@@ -107,6 +109,11 @@ def test_any_order_leaves_the_cache_whole(actions: list[tuple[str, str, int]]) -
 
 
 async def _play(actions: list[tuple[str, str, int]]) -> None:
+    with mock.patch.object(residents, "JUST_LOADED_S", 0.0):
+        await _play_now(actions)
+
+
+async def _play_now(actions: list[tuple[str, str, int]]) -> None:
     play = Play()
     for action, package, turns in actions:
         play.act(action, package, turns)
@@ -116,10 +123,10 @@ async def _play(actions: list[tuple[str, str, int]]) -> None:
     await play.settle()
     cache = play.cache
     assert not cache._purged
-    assert cache.used_bytes == sum(resident.nbytes for _, resident in cache._lru.items())
+    assert cache.used_bytes == sum(resident.nbytes for _, resident in cache._residents.items())
     assert [model.closed for model in play.made].count(0) == len(cache)
     assert all(model.closed <= 1 for model in play.made)
-    assert not any(cache._lru.is_pinned(package) for package, _ in cache._lru.items())
+    assert not any(cache._residents.is_pinned(package) for package, _ in cache._residents.items())
     for tenant in "ab":
         cache.purge(tenant, ())
     assert len(cache) == cache.used_bytes == 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
 
 from registry.errors import ModelUnusableError, OverloadedError, StoreUnavailableError
 from registry.model import ModelSchema, ModelVersion, Runtime
+from scorer import residents
 from scorer.cache import ModelCache, Resident
 from scorer.engine import Rows
 
@@ -39,7 +41,7 @@ class Bench:
         self.errors: dict[str, Exception] = {}
         self.evicted: list[int] = []
         self.actual_bytes: dict[str, int] = {}
-        self.cache = ModelCache(100, self._load, self._on_evicted)
+        self.cache = ModelCache(100, self._load, self._on_evicted, patience_s=0.05)
 
     async def _load(self, version: ModelVersion) -> Resident:
         self.loads.append(version.package)
@@ -72,8 +74,12 @@ def _version(package: str, nbytes: int) -> ModelVersion:
 
 
 @pytest.fixture
-async def bench() -> Bench:
-    return Bench()
+async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    """What was loaded may leave at once."""
+    monkeypatch.setattr(residents, "JUST_LOADED_S", 0.0)
+    bench = Bench()
+    yield bench
+    await bench.cache.aclose()
 
 
 async def test_a_model_is_loaded_once_and_stays(bench: Bench) -> None:
@@ -85,7 +91,7 @@ async def test_a_model_is_loaded_once_and_stays(bench: Bench) -> None:
     assert bench.cache.peek("b") is None
 
 
-async def test_the_least_recently_used_one_goes_and_is_closed_once(bench: Bench) -> None:
+async def test_what_is_used_least_goes_and_is_closed_once(bench: Bench) -> None:
     a, b = await bench.use("a"), await bench.use("b")
     bench.cache.peek("a")
     await bench.use("c")
@@ -114,6 +120,7 @@ async def test_a_load_that_fails_gives_its_bytes_back(bench: Bench) -> None:
     assert bench.loads == ["a"]
     assert (bench.cache.used_bytes, len(bench.cache)) == (0, 0)
     bench.errors.clear()
+    bench.cache.purge("", {"a"})
     assert not (await bench.use("a", 100)).closed
 
 
@@ -183,36 +190,12 @@ async def test_what_was_loaded_for_a_waiter_is_not_evicted_before_it_runs(bench:
     await asyncio.gather(*rivals, return_exceptions=True)
 
 
-async def test_a_load_may_need_less_than_was_reserved(bench: Bench) -> None:
-    bench.actual_bytes["a"] = 10
-    await bench.use("a", 90)
-    assert bench.cache.used_bytes == 10
-
-
-async def test_for_a_model_that_is_larger_than_was_said_others_go(bench: Bench) -> None:
-    a, b = await bench.use("a", 30), await bench.use("b", 30)
-    bench.actual_bytes["c"] = 60
-    await bench.use("c", 1)
-    assert (a.closed, b.closed, bench.cache.used_bytes) == (1, 0, 90)
-    for number in range(20):
-        bench.actual_bytes[f"m{number}"] = 30
-        await bench.use(f"m{number}", 1)
-        assert bench.cache.used_bytes <= 100
-    assert [model.closed for model in bench.made].count(0) == 3
-
-
-async def test_a_model_that_turns_out_too_large_is_closed_and_refused(bench: Bench) -> None:
-    bench.actual_bytes = {"a": 101, "b": 70}
-    a = await bench.begin("a", 1)
-    with pytest.raises(ModelUnusableError, match="needs 101 bytes of memory, this scorer has 100"):
-        await a
-    async with bench.cache.borrow(_version("held", 40)):
-        with pytest.raises(OverloadedError):
-            await bench.use("b", 1)
-        assert bench.cache.used_bytes == 40
-    assert [model.closed for model in bench.made] == [1, 0, 1]
-    assert not (await bench.use("b", 1)).closed
-    assert (bench.cache.used_bytes, len(bench.cache)) == (70, 1)
+@pytest.mark.parametrize(("measured", "counted"), [(50, 50), (10, 20), (81, 80)])
+async def test_a_model_counts_as_what_it_takes_within_bounds(bench: Bench, measured: int, counted: int) -> None:
+    """A measurement that goes wrong can make it neither nothing nor more than there was room for."""
+    bench.actual_bytes["a"] = measured
+    await bench.use("a", 80)
+    assert bench.cache.used_bytes == counted
 
 
 async def test_a_purge_closes_each_model_once_and_tells_it_once(bench: Bench) -> None:

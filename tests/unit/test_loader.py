@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import threading
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from registry.errors import DigestMismatchError, ModelUnusableError, ObjectMissi
 from registry.model import ModelSchema, ModelVersion, Runtime
 from scorer import loader
 from scorer.disk import DiskTier
+from scorer.in_flight import BlackBox, InFlight
 from scorer.loader import Loader
 
 DATA = b"x" * 1000
@@ -98,7 +100,7 @@ async def test_memory_is_released_once_for_many_calls(bench: Bench, monkeypatch:
     assert len(releases) == 2
 
 
-async def test_what_a_library_takes_at_its_first_load_is_no_models(
+async def test_what_a_model_counts_as_is_between_its_engines_estimate_and_what_was_reserved(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Model:
@@ -114,4 +116,27 @@ async def test_what_a_library_takes_at_its_first_load_is_no_models(
     digest = hashlib.sha256(SCHEMA).hexdigest()
     bench.store.objects[layout.artifact_path("acme", ARTIFACT)] = DATA
     bench.store.objects[layout.schema_path("acme", digest)] = SCHEMA
-    assert [(await bench.loader.load(version(digest))).nbytes for _ in range(3)] == [1000, 3000, 500]
+    assert [(await bench.loader.load(version(digest))).nbytes for _ in range(3)] == [1000, 1000, 250]
+
+
+async def test_what_is_loaded_is_in_flight_and_nothing_afterwards(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = []
+
+    class Engine:
+        def load(self, _data: bytes, _schema: ModelSchema) -> None:
+            seen.append(box.read().packages)
+            raise ModelUnusableError("no model")
+
+    monkeypatch.setattr(loader, "engine_for", lambda _runtime: Engine())
+    digest = hashlib.sha256(SCHEMA).hexdigest()
+    bench.store.objects[layout.artifact_path("acme", ARTIFACT)] = DATA
+    bench.store.objects[layout.schema_path("acme", digest)] = SCHEMA
+    with contextlib.closing(BlackBox()) as box:
+        disk = DiskTier(tmp_path / "other", 1 << 20)
+        noting = Loader(cast("ArtifactStore", bench.store), disk, in_flight=InFlight(box.memory_fd))
+        with contextlib.closing(noting), pytest.raises(ModelUnusableError, match="no model"):
+            await noting.load(version(digest))
+        assert seen == [("", "p", "")]
+        assert box.read().packages == ("", "", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
 from math import inf
@@ -38,6 +39,7 @@ from scoremesh.scoring.v1.scoring_pb2 import (
 from scorer import shadow, standby
 from scorer.cache import ModelCache, Resident
 from scorer.engine import Rows
+from scorer.in_flight import LOOP, BlackBox, InFlight
 from scorer.rollout_tally import RolloutTally
 from scorer.service import ScoringService
 
@@ -317,6 +319,7 @@ async def test_a_canary_that_can_not_be_loaded_fails_no_caller(
     assert bench.events.count("load 2") == 1
     monkeypatch.setattr(standby, "PAUSE_S", 0.0)
     bench.service._standby._known["package-2"].not_before = 0.0
+    bench.cache.purge("", {"package-2"})
     del bench.refused["2"]
     assert await bench.ask().version() == "1"
     await loaded(bench, "2")
@@ -385,6 +388,31 @@ async def test_a_shadow_scores_what_was_answered_and_afterwards(bench: Bench) ->
     assert (seen.requests, seen.errors, seen.skipped, seen.score_count) == (5, 0, 0, 10)
     assert (seen.abs_difference_sum, seen.abs_difference_max) == (20.0, 2.0)
     assert counts(tally) == (5, 0, 0, 0)
+
+
+async def test_what_is_predicted_is_in_flight_and_nothing_afterwards(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str]] = []
+    with contextlib.closing(BlackBox()) as box:
+        bench.service = ScoringService(bench.catalog, bench.cache, "me", InFlight(box.memory_fd))
+        await bench.warm("1", "3")
+        tally = bench.begin(shadow="3")
+        bench.models["3"].error = RuntimeError("the shadow fails")
+
+        def predict(model: TinyModel, rows: Rows, plain: Callable[..., list[np.ndarray]] = TinyModel.predict) -> object:
+            seen.append((model.name, box.read().packages[LOOP]))
+            return plain(model, rows)
+
+        monkeypatch.setattr(TinyModel, "predict", predict)
+        bench.ask()
+        assert box.read().packages == ("", "", "")
+        await settled(tally, 1)
+        assert box.read().packages == ("", "", "")
+        bench.models["1"].error = RuntimeError("so does the other one")
+        assert bench.ask().failures
+        assert box.read().packages == ("", "", "")
+    assert seen == [("1", "package-1"), ("3", "package-3"), ("1", "package-1")]
 
 
 async def test_a_shadow_yields_to_requests(bench: Bench) -> None:

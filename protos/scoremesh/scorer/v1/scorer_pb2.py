@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n scoremesh/scorer/v1/scorer.proto\x12\x13scoremesh.scorer.v1\"\xa6\x01\n\x0fLoadableVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07package\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x04 \x01(\t\x12\x0e\n\x06schema\x18\x05 \x01(\t\x12\x0f\n\x07runtime\x18\x06 \x01(\t\x12\x16\n\x0e\x61rtifact_bytes\x18\x07 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x04\"H\n\x0ePrepareRequest\x12\x36\n\x0cpreparations\x18\x01 \x03(\x0b\x32 .scoremesh.scorer.v1.Preparation\"Y\n\x0bPreparation\x12\x16\n\x0ewhere_resident\x18\x01 \x03(\t\x12\x32\n\x04load\x18\x02 \x03(\x0b\x32$.scoremesh.scorer.v1.LoadableVersion\"B\n\x0fPrepareResponse\x12/\n\x08prepared\x18\x01 \x03(\x0b\x32\x1d.scoremesh.scorer.v1.Prepared\"?\n\x08Prepared\x12\x14\n\x0cnot_resident\x18\x01 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\"-\n\x16GetRolloutStatsRequest\x12\x13\n\x0brollout_ids\x18\x01 \x03(\t\"K\n\x17GetRolloutStatsResponse\x12\x30\n\x05stats\x18\x01 \x03(\x0b\x32!.scoremesh.scorer.v1.RolloutStats\"\xa3\x01\n\x0cRolloutStats\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12(\n\x06stable\x18\x02 \x01(\x0b\x32\x18.scoremesh.scorer.v1.Arm\x12(\n\x06\x63\x61nary\x18\x03 \x01(\x0b\x32\x18.scoremesh.scorer.v1.Arm\x12+\n\x06shadow\x18\x04 \x01(\x0b\x32\x1b.scoremesh.scorer.v1.Shadow\"\xb7\x01\n\x03\x41rm\x12\x10\n\x08requests\x18\x01 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x02 \x01(\x04\x12\x11\n\tscore_sum\x18\x03 \x01(\x01\x12\x13\n\x0bscore_count\x18\x04 \x01(\x04\x12\x36\n\x07\x62uckets\x18\x05 \x03(\x0b\x32%.scoremesh.scorer.v1.Arm.BucketsEntry\x1a.\n\x0c\x42ucketsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x11\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x88\x01\n\x06Shadow\x12\x10\n\x08requests\x18\x01 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x02 \x01(\x04\x12\x0f\n\x07skipped\x18\x03 \x01(\x04\x12\x1a\n\x12\x61\x62s_difference_sum\x18\x04 \x01(\x01\x12\x1a\n\x12\x61\x62s_difference_max\x18\x05 \x01(\x01\x12\x13\n\x0bscore_count\x18\x06 \x01(\x04\"C\n\x0cPurgeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08packages\x18\x02 \x03(\t\x12\x11\n\tartifacts\x18\x03 \x03(\t\"<\n\rPurgeResponse\x12\x17\n\x0fresident_models\x18\x01 \x01(\x04\x12\x12\n\ndisk_files\x18\x02 \x01(\x04\x32\xa6\x02\n\x10ResidencyService\x12T\n\x07Prepare\x12#.scoremesh.scorer.v1.PrepareRequest\x1a$.scoremesh.scorer.v1.PrepareResponse\x12l\n\x0fGetRolloutStats\x12+.scoremesh.scorer.v1.GetRolloutStatsRequest\x1a,.scoremesh.scorer.v1.GetRolloutStatsResponse\x12N\n\x05Purge\x12!.scoremesh.scorer.v1.PurgeRequest\x1a\".scoremesh.scorer.v1.PurgeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n scoremesh/scorer/v1/scorer.proto\x12\x13scoremesh.scorer.v1\"\xc9\x01\n\x0fLoadableVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07package\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x10\n\x08\x61rtifact\x18\x04 \x01(\t\x12\x0e\n\x06schema\x18\x05 \x01(\t\x12\x0f\n\x07runtime\x18\x06 \x01(\t\x12\x16\n\x0e\x61rtifact_bytes\x18\x07 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x04\x12\x12\n\ntransforms\x18\t \x01(\t\x12\r\n\x05model\x18\n \x01(\t\"H\n\x0ePrepareRequest\x12\x36\n\x0cpreparations\x18\x01 \x03(\x0b\x32 .scoremesh.scorer.v1.Preparation\"k\n\x0bPreparation\x12\x16\n\x0ewhere_resident\x18\x01 \x03(\t\x12\x32\n\x04load\x18\x02 \x03(\x0b\x32$.scoremesh.scorer.v1.LoadableVersion\x12\x10\n\x08handover\x18\x03 \x01(\x08\"B\n\x0fPrepareResponse\x12/\n\x08prepared\x18\x01 \x03(\x0b\x32\x1d.scoremesh.scorer.v1.Prepared\"?\n\x08Prepared\x12\x14\n\x0cnot_resident\x18\x01 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\"-\n\x16GetRolloutStatsRequest\x12\x13\n\x0brollout_ids\x18\x01 \x03(\t\"K\n\x17GetRolloutStatsResponse\x12\x30\n\x05stats\x18\x01 \x03(\x0b\x32!.scoremesh.scorer.v1.RolloutStats\"\xa3\x01\n\x0cRolloutStats\x12\x12\n\nrollout_id\x18\x01 \x01(\t\x12(\n\x06stable\x18\x02 \x01(\x0b\x32\x18.scoremesh.scorer.v1.Arm\x12(\n\x06\x63\x61nary\x18\x03 \x01(\x0b\x32\x18.scoremesh.scorer.v1.Arm\x12+\n\x06shadow\x18\x04 \x01(\x0b\x32\x1b.scoremesh.scorer.v1.Shadow\"\xb7\x01\n\x03\x41rm\x12\x10\n\x08requests\x18\x01 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x02 \x01(\x04\x12\x11\n\tscore_sum\x18\x03 \x01(\x01\x12\x13\n\x0bscore_count\x18\x04 \x01(\x04\x12\x36\n\x07\x62uckets\x18\x05 \x03(\x0b\x32%.scoremesh.scorer.v1.Arm.BucketsEntry\x1a.\n\x0c\x42ucketsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x11\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x88\x01\n\x06Shadow\x12\x10\n\x08requests\x18\x01 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x02 \x01(\x04\x12\x0f\n\x07skipped\x18\x03 \x01(\x04\x12\x1a\n\x12\x61\x62s_difference_sum\x18\x04 \x01(\x01\x12\x1a\n\x12\x61\x62s_difference_max\x18\x05 \x01(\x01\x12\x13\n\x0bscore_count\x18\x06 \x01(\x04\"C\n\x0cPurgeRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x10\n\x08packages\x18\x02 \x03(\t\x12\x11\n\tartifacts\x18\x03 \x03(\t\"<\n\rPurgeResponse\x12\x17\n\x0fresident_models\x18\x01 \x01(\x04\x12\x12\n\ndisk_files\x18\x02 \x01(\x04\"$\n\x13ListResidentRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"J\n\x14ListResidentResponse\x12\x32\n\x06models\x18\x01 \x03(\x0b\x32\".scoremesh.scorer.v1.ResidentModel\"u\n\rResidentModel\x12\x35\n\x07version\x18\x01 \x01(\x0b\x32$.scoremesh.scorer.v1.LoadableVersion\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65mand\x18\x04 \x01(\x01\x32\x8b\x03\n\x10ResidencyService\x12T\n\x07Prepare\x12#.scoremesh.scorer.v1.PrepareRequest\x1a$.scoremesh.scorer.v1.PrepareResponse\x12l\n\x0fGetRolloutStats\x12+.scoremesh.scorer.v1.GetRolloutStatsRequest\x1a,.scoremesh.scorer.v1.GetRolloutStatsResponse\x12N\n\x05Purge\x12!.scoremesh.scorer.v1.PurgeRequest\x1a\".scoremesh.scorer.v1.PurgeResponse\x12\x63\n\x0cListResident\x12(.scoremesh.scorer.v1.ListResidentRequest\x1a).scoremesh.scorer.v1.ListResidentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,31 +34,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARM_BUCKETSENTRY']._loaded_options = None
   _globals['_ARM_BUCKETSENTRY']._serialized_options = b'8\001'
   _globals['_LOADABLEVERSION']._serialized_start=58
-  _globals['_LOADABLEVERSION']._serialized_end=224
-  _globals['_PREPAREREQUEST']._serialized_start=226
-  _globals['_PREPAREREQUEST']._serialized_end=298
-  _globals['_PREPARATION']._serialized_start=300
-  _globals['_PREPARATION']._serialized_end=389
-  _globals['_PREPARERESPONSE']._serialized_start=391
-  _globals['_PREPARERESPONSE']._serialized_end=457
-  _globals['_PREPARED']._serialized_start=459
-  _globals['_PREPARED']._serialized_end=522
-  _globals['_GETROLLOUTSTATSREQUEST']._serialized_start=524
-  _globals['_GETROLLOUTSTATSREQUEST']._serialized_end=569
-  _globals['_GETROLLOUTSTATSRESPONSE']._serialized_start=571
-  _globals['_GETROLLOUTSTATSRESPONSE']._serialized_end=646
-  _globals['_ROLLOUTSTATS']._serialized_start=649
-  _globals['_ROLLOUTSTATS']._serialized_end=812
-  _globals['_ARM']._serialized_start=815
-  _globals['_ARM']._serialized_end=998
-  _globals['_ARM_BUCKETSENTRY']._serialized_start=952
-  _globals['_ARM_BUCKETSENTRY']._serialized_end=998
-  _globals['_SHADOW']._serialized_start=1001
-  _globals['_SHADOW']._serialized_end=1137
-  _globals['_PURGEREQUEST']._serialized_start=1139
-  _globals['_PURGEREQUEST']._serialized_end=1206
-  _globals['_PURGERESPONSE']._serialized_start=1208
-  _globals['_PURGERESPONSE']._serialized_end=1268
-  _globals['_RESIDENCYSERVICE']._serialized_start=1271
-  _globals['_RESIDENCYSERVICE']._serialized_end=1565
+  _globals['_LOADABLEVERSION']._serialized_end=259
+  _globals['_PREPAREREQUEST']._serialized_start=261
+  _globals['_PREPAREREQUEST']._serialized_end=333
+  _globals['_PREPARATION']._serialized_start=335
+  _globals['_PREPARATION']._serialized_end=442
+  _globals['_PREPARERESPONSE']._serialized_start=444
+  _globals['_PREPARERESPONSE']._serialized_end=510
+  _globals['_PREPARED']._serialized_start=512
+  _globals['_PREPARED']._serialized_end=575
+  _globals['_GETROLLOUTSTATSREQUEST']._serialized_start=577
+  _globals['_GETROLLOUTSTATSREQUEST']._serialized_end=622
+  _globals['_GETROLLOUTSTATSRESPONSE']._serialized_start=624
+  _globals['_GETROLLOUTSTATSRESPONSE']._serialized_end=699
+  _globals['_ROLLOUTSTATS']._serialized_start=702
+  _globals['_ROLLOUTSTATS']._serialized_end=865
+  _globals['_ARM']._serialized_start=868
+  _globals['_ARM']._serialized_end=1051
+  _globals['_ARM_BUCKETSENTRY']._serialized_start=1005
+  _globals['_ARM_BUCKETSENTRY']._serialized_end=1051
+  _globals['_SHADOW']._serialized_start=1054
+  _globals['_SHADOW']._serialized_end=1190
+  _globals['_PURGEREQUEST']._serialized_start=1192
+  _globals['_PURGEREQUEST']._serialized_end=1259
+  _globals['_PURGERESPONSE']._serialized_start=1261
+  _globals['_PURGERESPONSE']._serialized_end=1321
+  _globals['_LISTRESIDENTREQUEST']._serialized_start=1323
+  _globals['_LISTRESIDENTREQUEST']._serialized_end=1359
+  _globals['_LISTRESIDENTRESPONSE']._serialized_start=1361
+  _globals['_LISTRESIDENTRESPONSE']._serialized_end=1435
+  _globals['_RESIDENTMODEL']._serialized_start=1437
+  _globals['_RESIDENTMODEL']._serialized_end=1554
+  _globals['_RESIDENCYSERVICE']._serialized_start=1557
+  _globals['_RESIDENCYSERVICE']._serialized_end=1952
 # @@protoc_insertion_point(module_scope)

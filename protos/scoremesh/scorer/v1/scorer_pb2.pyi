@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LoadableVersion(_message.Message):
-    __slots__ = ("version", "package", "tenant", "artifact", "schema", "runtime", "artifact_bytes", "resident_bytes")
+    __slots__ = ("version", "package", "tenant", "artifact", "schema", "runtime", "artifact_bytes", "resident_bytes", "transforms", "model")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,8 @@ class LoadableVersion(_message.Message):
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORMS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     version: str
     package: str
     tenant: str
@@ -24,7 +26,9 @@ class LoadableVersion(_message.Message):
     runtime: str
     artifact_bytes: int
     resident_bytes: int
-    def __init__(self, version: _Optional[str] = ..., package: _Optional[str] = ..., tenant: _Optional[str] = ..., artifact: _Optional[str] = ..., schema: _Optional[str] = ..., runtime: _Optional[str] = ..., artifact_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ...) -> None: ...
+    transforms: str
+    model: str
+    def __init__(self, version: _Optional[str] = ..., package: _Optional[str] = ..., tenant: _Optional[str] = ..., artifact: _Optional[str] = ..., schema: _Optional[str] = ..., runtime: _Optional[str] = ..., artifact_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., transforms: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class PrepareRequest(_message.Message):
     __slots__ = ("preparations",)
@@ -33,12 +37,14 @@ class PrepareRequest(_message.Message):
     def __init__(self, preparations: _Optional[_Iterable[_Union[Preparation, _Mapping]]] = ...) -> None: ...
 
 class Preparation(_message.Message):
-    __slots__ = ("where_resident", "load")
+    __slots__ = ("where_resident", "load", "handover")
     WHERE_RESIDENT_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    HANDOVER_FIELD_NUMBER: _ClassVar[int]
     where_resident: _containers.RepeatedScalarFieldContainer[str]
     load: _containers.RepeatedCompositeFieldContainer[LoadableVersion]
-    def __init__(self, where_resident: _Optional[_Iterable[str]] = ..., load: _Optional[_Iterable[_Union[LoadableVersion, _Mapping]]] = ...) -> None: ...
+    handover: bool
+    def __init__(self, where_resident: _Optional[_Iterable[str]] = ..., load: _Optional[_Iterable[_Union[LoadableVersion, _Mapping]]] = ..., handover: _Optional[bool] = ...) -> None: ...
 
 class PrepareResponse(_message.Message):
     __slots__ = ("prepared",)
@@ -134,3 +140,27 @@ class PurgeResponse(_message.Message):
     resident_models: int
     disk_files: int
     def __init__(self, resident_models: _Optional[int] = ..., disk_files: _Optional[int] = ...) -> None: ...
+
+class ListResidentRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class ListResidentResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ResidentModel]
+    def __init__(self, models: _Optional[_Iterable[_Union[ResidentModel, _Mapping]]] = ...) -> None: ...
+
+class ResidentModel(_message.Message):
+    __slots__ = ("version", "tenant", "model", "demand")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DEMAND_FIELD_NUMBER: _ClassVar[int]
+    version: LoadableVersion
+    tenant: str
+    model: str
+    demand: float
+    def __init__(self, version: _Optional[_Union[LoadableVersion, _Mapping]] = ..., tenant: _Optional[str] = ..., model: _Optional[str] = ..., demand: _Optional[float] = ...) -> None: ...

@@ -50,6 +50,11 @@ class ResidencyServiceStub:
                 request_serializer=scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.PurgeRequest.SerializeToString,
                 response_deserializer=scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.PurgeResponse.FromString,
                 _registered_method=True)
+        self.ListResident = channel.unary_unary(
+                '/scoremesh.scorer.v1.ResidencyService/ListResident',
+                request_serializer=scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.ListResidentRequest.SerializeToString,
+                response_deserializer=scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.ListResidentResponse.FromString,
+                _registered_method=True)
 
 
 class ResidencyServiceServicer:
@@ -77,6 +82,13 @@ class ResidencyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListResident(self, request, context):
+        """The models that this scorer has in memory, those with the most demand first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ResidencyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_ResidencyServiceServicer_to_server(servicer, server):
                     servicer.Purge,
                     request_deserializer=scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.PurgeRequest.FromString,
                     response_serializer=scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.PurgeResponse.SerializeToString,
+            ),
+            'ListResident': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListResident,
+                    request_deserializer=scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.ListResidentRequest.FromString,
+                    response_serializer=scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.ListResidentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class ResidencyService:
             '/scoremesh.scorer.v1.ResidencyService/Purge',
             scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.PurgeRequest.SerializeToString,
             scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.PurgeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListResident(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scoremesh.scorer.v1.ResidencyService/ListResident',
+            scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.ListResidentRequest.SerializeToString,
+            scoremesh_dot_scorer_dot_v1_dot_scorer__pb2.ListResidentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,43 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"scoremesh/scoring/v1/scoring.proto\x12\x14scoremesh.scoring.v1\"\x95\x02\n\x0cScoreRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\x07version\x18\x03 \x01(\tH\x00\x12\x0f\n\x05\x61lias\x18\x04 \x01(\tH\x00\x12\x11\n\trow_count\x18\x05 \x01(\r\x12\x13\n\x0b\x64\x65nse_float\x18\x06 \x03(\x02\x12\x14\n\x0c\x64\x65nse_double\x18\x07 \x03(\x01\x12:\n\x0estring_columns\x18\x08 \x03(\x0b\x32\".scoremesh.scoring.v1.StringColumn\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x14\n\x0coutput_names\x18\n \x03(\t\x12\x12\n\nentity_key\x18\x0b \x01(\tB\n\n\x08selector\"O\n\x0cStringColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x12\n\ndictionary\x18\x03 \x03(\t\x12\r\n\x05\x63odes\x18\x04 \x03(\r\"\xde\x01\n\rScoreResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12-\n\x07outputs\x18\x02 \x03(\x0b\x32\x1c.scoremesh.scoring.v1.Output\x12\x32\n\tresidency\x18\x03 \x01(\x0e\x32\x1f.scoremesh.scoring.v1.Residency\x12,\n\x06timing\x18\x04 \x01(\x0b\x32\x1c.scoremesh.scoring.v1.Timing\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x11\n\tserved_by\x18\x06 \x01(\t\"\x8d\x02\n\x06Output\x12\x0c\n\x04name\x18\x01 \x01(\t\x12G\n\x13\x63lass_probabilities\x18\x02 \x01(\x0b\x32(.scoremesh.scoring.v1.ClassProbabilitiesH\x00\x12\x36\n\nregression\x18\x03 \x01(\x0b\x32 .scoremesh.scoring.v1.RegressionH\x00\x12\x39\n\x0cmulti_output\x18\x04 \x01(\x0b\x32!.scoremesh.scoring.v1.MultiOutputH\x00\x12\x30\n\x07ranking\x18\x05 \x01(\x0b\x32\x1d.scoremesh.scoring.v1.RankingH\x00\x42\x07\n\x05value\";\n\x12\x43lassProbabilities\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x15\n\rprobabilities\x18\x02 \x03(\x01\"\x1c\n\nRegression\x12\x0e\n\x06values\x18\x01 \x03(\x01\",\n\x0bMultiOutput\x12\r\n\x05names\x18\x01 \x03(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01\"(\n\x07Ranking\x12\x0e\n\x06scores\x18\x01 \x03(\x01\x12\r\n\x05order\x18\x02 \x03(\r\"N\n\x06Timing\x12\x0f\n\x07wait_us\x18\x01 \x01(\r\x12\x10\n\x08\x66\x65tch_us\x18\x02 \x01(\r\x12\x0f\n\x07load_us\x18\x03 \x01(\r\x12\x10\n\x08score_us\x18\x04 \x01(\r\"F\n\x11ScoreBatchRequest\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\".scoremesh.scoring.v1.ScoreRequest\"H\n\x12ScoreBatchResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.scoremesh.scoring.v1.ScoreResult\"`\n\x17StreamScoreBatchRequest\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\".scoremesh.scoring.v1.ScoreRequest\x12\x12\n\ntimeout_ms\x18\x02 \x03(\r\"N\n\x18StreamScoreBatchResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.scoremesh.scoring.v1.ScoreResult\"\x9a\x01\n\x0bScoreResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\x12\x35\n\x08response\x18\x06 \x01(\x0b\x32#.scoremesh.scoring.v1.ScoreResponse*a\n\tResidency\x12\x19\n\x15RESIDENCY_UNSPECIFIED\x10\x00\x12\x11\n\rRESIDENCY_HIT\x10\x01\x12\x12\n\x0eRESIDENCY_DISK\x10\x02\x12\x12\n\x0eRESIDENCY_COLD\x10\x03\x32\xb8\x02\n\x0eScoringService\x12P\n\x05Score\x12\".scoremesh.scoring.v1.ScoreRequest\x1a#.scoremesh.scoring.v1.ScoreResponse\x12_\n\nScoreBatch\x12\'.scoremesh.scoring.v1.ScoreBatchRequest\x1a(.scoremesh.scoring.v1.ScoreBatchResponse\x12s\n\x10StreamScoreBatch\x12-.scoremesh.scoring.v1.StreamScoreBatchRequest\x1a..scoremesh.scoring.v1.StreamScoreBatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"scoremesh/scoring/v1/scoring.proto\x12\x14scoremesh.scoring.v1\"\xac\x02\n\x0cScoreRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\x07version\x18\x03 \x01(\tH\x00\x12\x0f\n\x05\x61lias\x18\x04 \x01(\tH\x00\x12\x11\n\trow_count\x18\x05 \x01(\r\x12\x13\n\x0b\x64\x65nse_float\x18\x06 \x03(\x02\x12\x14\n\x0c\x64\x65nse_double\x18\x07 \x03(\x01\x12:\n\x0estring_columns\x18\x08 \x03(\x0b\x32\".scoremesh.scoring.v1.StringColumn\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x14\n\x0coutput_names\x18\n \x03(\t\x12\x12\n\nentity_key\x18\x0b \x01(\t\x12\x15\n\rcontributions\x18\x0c \x01(\x08\x42\n\n\x08selector\"O\n\x0cStringColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x12\n\ndictionary\x18\x03 \x03(\t\x12\r\n\x05\x63odes\x18\x04 \x03(\r\"\x9a\x02\n\rScoreResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12-\n\x07outputs\x18\x02 \x03(\x0b\x32\x1c.scoremesh.scoring.v1.Output\x12\x32\n\tresidency\x18\x03 \x01(\x0e\x32\x1f.scoremesh.scoring.v1.Residency\x12,\n\x06timing\x18\x04 \x01(\x0b\x32\x1c.scoremesh.scoring.v1.Timing\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x11\n\tserved_by\x18\x06 \x01(\t\x12:\n\rcontributions\x18\x07 \x03(\x0b\x32#.scoremesh.scoring.v1.Contributions\"=\n\rContributions\x12\r\n\x05names\x18\x01 \x03(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01\x12\r\n\x05label\x18\x03 \x01(\t\"\x8d\x02\n\x06Output\x12\x0c\n\x04name\x18\x01 \x01(\t\x12G\n\x13\x63lass_probabilities\x18\x02 \x01(\x0b\x32(.scoremesh.scoring.v1.ClassProbabilitiesH\x00\x12\x36\n\nregression\x18\x03 \x01(\x0b\x32 .scoremesh.scoring.v1.RegressionH\x00\x12\x39\n\x0cmulti_output\x18\x04 \x01(\x0b\x32!.scoremesh.scoring.v1.MultiOutputH\x00\x12\x30\n\x07ranking\x18\x05 \x01(\x0b\x32\x1d.scoremesh.scoring.v1.RankingH\x00\x42\x07\n\x05value\";\n\x12\x43lassProbabilities\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x15\n\rprobabilities\x18\x02 \x03(\x01\"\x1c\n\nRegression\x12\x0e\n\x06values\x18\x01 \x03(\x01\",\n\x0bMultiOutput\x12\r\n\x05names\x18\x01 \x03(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01\"(\n\x07Ranking\x12\x0e\n\x06scores\x18\x01 \x03(\x01\x12\r\n\x05order\x18\x02 \x03(\r\"s\n\x06Timing\x12\x0f\n\x07wait_us\x18\x01 \x01(\r\x12\x10\n\x08\x66\x65tch_us\x18\x02 \x01(\r\x12\x0f\n\x07load_us\x18\x03 \x01(\r\x12\x10\n\x08score_us\x18\x04 \x01(\r\x12\x11\n\tverify_us\x18\x05 \x01(\r\x12\x10\n\x08queue_us\x18\x06 \x01(\r\"F\n\x11ScoreBatchRequest\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\".scoremesh.scoring.v1.ScoreRequest\"H\n\x12ScoreBatchResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.scoremesh.scoring.v1.ScoreResult\"`\n\x17StreamScoreBatchRequest\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\".scoremesh.scoring.v1.ScoreRequest\x12\x12\n\ntimeout_ms\x18\x02 \x03(\r\"N\n\x18StreamScoreBatchResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.scoremesh.scoring.v1.ScoreResult\"\x9a\x01\n\x0bScoreResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\x12\x35\n\x08response\x18\x06 \x01(\x0b\x32#.scoremesh.scoring.v1.ScoreResponse*a\n\tResidency\x12\x19\n\x15RESIDENCY_UNSPECIFIED\x10\x00\x12\x11\n\rRESIDENCY_HIT\x10\x01\x12\x12\n\x0eRESIDENCY_DISK\x10\x02\x12\x12\n\x0eRESIDENCY_COLD\x10\x03\x32\xb8\x02\n\x0eScoringService\x12P\n\x05Score\x12\".scoremesh.scoring.v1.ScoreRequest\x1a#.scoremesh.scoring.v1.ScoreResponse\x12_\n\nScoreBatch\x12\'.scoremesh.scoring.v1.ScoreBatchRequest\x1a(.scoremesh.scoring.v1.ScoreBatchResponse\x12s\n\x10StreamScoreBatch\x12-.scoremesh.scoring.v1.StreamScoreBatchRequest\x1a..scoremesh.scoring.v1.StreamScoreBatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'scoremesh.scoring.v1.scoring_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RESIDENCY']._serialized_start=1658
-  _globals['_RESIDENCY']._serialized_end=1755
+  _globals['_RESIDENCY']._serialized_start=1841
+  _globals['_RESIDENCY']._serialized_end=1938
   _globals['_SCOREREQUEST']._serialized_start=61
-  _globals['_SCOREREQUEST']._serialized_end=338
-  _globals['_STRINGCOLUMN']._serialized_start=340
-  _globals['_STRINGCOLUMN']._serialized_end=419
-  _globals['_SCORERESPONSE']._serialized_start=422
-  _globals['_SCORERESPONSE']._serialized_end=644
-  _globals['_OUTPUT']._serialized_start=647
-  _globals['_OUTPUT']._serialized_end=916
-  _globals['_CLASSPROBABILITIES']._serialized_start=918
-  _globals['_CLASSPROBABILITIES']._serialized_end=977
-  _globals['_REGRESSION']._serialized_start=979
-  _globals['_REGRESSION']._serialized_end=1007
-  _globals['_MULTIOUTPUT']._serialized_start=1009
-  _globals['_MULTIOUTPUT']._serialized_end=1053
-  _globals['_RANKING']._serialized_start=1055
-  _globals['_RANKING']._serialized_end=1095
-  _globals['_TIMING']._serialized_start=1097
-  _globals['_TIMING']._serialized_end=1175
-  _globals['_SCOREBATCHREQUEST']._serialized_start=1177
-  _globals['_SCOREBATCHREQUEST']._serialized_end=1247
-  _globals['_SCOREBATCHRESPONSE']._serialized_start=1249
-  _globals['_SCOREBATCHRESPONSE']._serialized_end=1321
-  _globals['_STREAMSCOREBATCHREQUEST']._serialized_start=1323
-  _globals['_STREAMSCOREBATCHREQUEST']._serialized_end=1419
-  _globals['_STREAMSCOREBATCHRESPONSE']._serialized_start=1421
-  _globals['_STREAMSCOREBATCHRESPONSE']._serialized_end=1499
-  _globals['_SCORERESULT']._serialized_start=1502
-  _globals['_SCORERESULT']._serialized_end=1656
-  _globals['_SCORINGSERVICE']._serialized_start=1758
-  _globals['_SCORINGSERVICE']._serialized_end=2070
+  _globals['_SCOREREQUEST']._serialized_end=361
+  _globals['_STRINGCOLUMN']._serialized_start=363
+  _globals['_STRINGCOLUMN']._serialized_end=442
+  _globals['_SCORERESPONSE']._serialized_start=445
+  _globals['_SCORERESPONSE']._serialized_end=727
+  _globals['_CONTRIBUTIONS']._serialized_start=729
+  _globals['_CONTRIBUTIONS']._serialized_end=790
+  _globals['_OUTPUT']._serialized_start=793
+  _globals['_OUTPUT']._serialized_end=1062
+  _globals['_CLASSPROBABILITIES']._serialized_start=1064
+  _globals['_CLASSPROBABILITIES']._serialized_end=1123
+  _globals['_REGRESSION']._serialized_start=1125
+  _globals['_REGRESSION']._serialized_end=1153
+  _globals['_MULTIOUTPUT']._serialized_start=1155
+  _globals['_MULTIOUTPUT']._serialized_end=1199
+  _globals['_RANKING']._serialized_start=1201
+  _globals['_RANKING']._serialized_end=1241
+  _globals['_TIMING']._serialized_start=1243
+  _globals['_TIMING']._serialized_end=1358
+  _globals['_SCOREBATCHREQUEST']._serialized_start=1360
+  _globals['_SCOREBATCHREQUEST']._serialized_end=1430
+  _globals['_SCOREBATCHRESPONSE']._serialized_start=1432
+  _globals['_SCOREBATCHRESPONSE']._serialized_end=1504
+  _globals['_STREAMSCOREBATCHREQUEST']._serialized_start=1506
+  _globals['_STREAMSCOREBATCHREQUEST']._serialized_end=1602
+  _globals['_STREAMSCOREBATCHRESPONSE']._serialized_start=1604
+  _globals['_STREAMSCOREBATCHRESPONSE']._serialized_end=1682
+  _globals['_SCORERESULT']._serialized_start=1685
+  _globals['_SCORERESULT']._serialized_end=1839
+  _globals['_SCORINGSERVICE']._serialized_start=1941
+  _globals['_SCORINGSERVICE']._serialized_end=2253
 # @@protoc_insertion_point(module_scope)

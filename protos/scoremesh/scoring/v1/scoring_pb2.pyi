@@ -19,7 +19,7 @@ RESIDENCY_DISK: Residency
 RESIDENCY_COLD: Residency
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("tenant", "model", "version", "alias", "row_count", "dense_float", "dense_double", "string_columns", "request_id", "output_names", "entity_key")
+    __slots__ = ("tenant", "model", "version", "alias", "row_count", "dense_float", "dense_double", "string_columns", "request_id", "output_names", "entity_key", "contributions")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class ScoreRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_NAMES_FIELD_NUMBER: _ClassVar[int]
     ENTITY_KEY_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     model: str
     version: str
@@ -42,7 +43,8 @@ class ScoreRequest(_message.Message):
     request_id: str
     output_names: _containers.RepeatedScalarFieldContainer[str]
     entity_key: str
-    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., alias: _Optional[str] = ..., row_count: _Optional[int] = ..., dense_float: _Optional[_Iterable[float]] = ..., dense_double: _Optional[_Iterable[float]] = ..., string_columns: _Optional[_Iterable[_Union[StringColumn, _Mapping]]] = ..., request_id: _Optional[str] = ..., output_names: _Optional[_Iterable[str]] = ..., entity_key: _Optional[str] = ...) -> None: ...
+    contributions: bool
+    def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., alias: _Optional[str] = ..., row_count: _Optional[int] = ..., dense_float: _Optional[_Iterable[float]] = ..., dense_double: _Optional[_Iterable[float]] = ..., string_columns: _Optional[_Iterable[_Union[StringColumn, _Mapping]]] = ..., request_id: _Optional[str] = ..., output_names: _Optional[_Iterable[str]] = ..., entity_key: _Optional[str] = ..., contributions: _Optional[bool] = ...) -> None: ...
 
 class StringColumn(_message.Message):
     __slots__ = ("name", "values", "dictionary", "codes")
@@ -57,20 +59,32 @@ class StringColumn(_message.Message):
     def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ..., dictionary: _Optional[_Iterable[str]] = ..., codes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ScoreResponse(_message.Message):
-    __slots__ = ("model_version", "outputs", "residency", "timing", "request_id", "served_by")
+    __slots__ = ("model_version", "outputs", "residency", "timing", "request_id", "served_by", "contributions")
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     RESIDENCY_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SERVED_BY_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     model_version: str
     outputs: _containers.RepeatedCompositeFieldContainer[Output]
     residency: Residency
     timing: Timing
     request_id: str
     served_by: str
-    def __init__(self, model_version: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., residency: _Optional[_Union[Residency, str]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., request_id: _Optional[str] = ..., served_by: _Optional[str] = ...) -> None: ...
+    contributions: _containers.RepeatedCompositeFieldContainer[Contributions]
+    def __init__(self, model_version: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., residency: _Optional[_Union[Residency, str]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., request_id: _Optional[str] = ..., served_by: _Optional[str] = ..., contributions: _Optional[_Iterable[_Union[Contributions, _Mapping]]] = ...) -> None: ...
+
+class Contributions(_message.Message):
+    __slots__ = ("names", "values", "label")
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    label: str
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[float]] = ..., label: _Optional[str] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("name", "class_probabilities", "regression", "multi_output", "ranking")
@@ -117,16 +131,20 @@ class Ranking(_message.Message):
     def __init__(self, scores: _Optional[_Iterable[float]] = ..., order: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Timing(_message.Message):
-    __slots__ = ("wait_us", "fetch_us", "load_us", "score_us")
+    __slots__ = ("wait_us", "fetch_us", "load_us", "score_us", "verify_us", "queue_us")
     WAIT_US_FIELD_NUMBER: _ClassVar[int]
     FETCH_US_FIELD_NUMBER: _ClassVar[int]
     LOAD_US_FIELD_NUMBER: _ClassVar[int]
     SCORE_US_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_US_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_US_FIELD_NUMBER: _ClassVar[int]
     wait_us: int
     fetch_us: int
     load_us: int
     score_us: int
-    def __init__(self, wait_us: _Optional[int] = ..., fetch_us: _Optional[int] = ..., load_us: _Optional[int] = ..., score_us: _Optional[int] = ...) -> None: ...
+    verify_us: int
+    queue_us: int
+    def __init__(self, wait_us: _Optional[int] = ..., fetch_us: _Optional[int] = ..., load_us: _Optional[int] = ..., score_us: _Optional[int] = ..., verify_us: _Optional[int] = ..., queue_us: _Optional[int] = ...) -> None: ...
 
 class ScoreBatchRequest(_message.Message):
     __slots__ = ("items",)

@@ -1,0 +1,84 @@
+"""The tenants whose settings say how much of a scorer's memory is theirs, as a scorer follows them.
+
+Contract: `on_changed` is told the settings of each tenant that has memory guaranteed, a maximum, or a premium, at first
+and when they change; and a record with the defaults when they are deleted, or say none of it any more. Of other tenants
+nothing is held. While etcd is dead what was told stays; an etcd that lost its data has no settings.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import aclosing
+
+import msgspec
+
+from registry.errors import ScoreMeshError
+from registry.etcd import Etcd, KeyValue
+from registry.etcd_backoff import Backoff
+from registry.etcd_records import Changed, Listed, Put
+from registry.keys import Keys, decode
+from registry.model import TenantRecord
+
+_log = logging.getLogger(__name__)
+
+
+class TenantLimits:
+    """See the module."""
+
+    def __init__(self, etcd: Etcd, keys: Keys, on_changed: Callable[[TenantRecord], None]) -> None:
+        self._etcd = etcd
+        self._prefix = keys.tenants_prefix
+        self._on_changed = on_changed
+        self._told: dict[str, TenantRecord] = {}
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with aclosing(self._etcd.watch(self._prefix)) as events:
+                    async for event in events:
+                        self._apply(event)
+                        backoff.reset()
+            except ScoreMeshError as error:
+                _log.error("can't follow the tenants: %s", error)
+            await backoff.pause()
+
+    def _apply(self, event: Listed | Changed) -> None:
+        if isinstance(event, Listed):
+            records = {self._tenant(kv.key): self._decode(kv) for kv in event.kvs}
+            for tenant in self._told.keys() | records.keys():
+                self._tell(tenant, records.get(tenant))
+            return
+        for change in event.events:
+            if isinstance(change, Put):
+                self._tell(self._tenant(change.kv.key), self._decode(change.kv))
+            else:
+                self._tell(self._tenant(change.key), None)
+
+    def _tell(self, tenant: str, record: TenantRecord | None) -> None:
+        """What isn't about memory isn't told, so that other changes cost nothing."""
+        limits = default = TenantRecord(tenant=tenant)
+        if record is not None:
+            guaranteed, most = record.guaranteed_bytes, record.max_bytes
+            limits = TenantRecord(tenant=tenant, guaranteed_bytes=guaranteed, max_bytes=most, premium=record.premium)
+        if limits == self._told.get(tenant, default):
+            return
+        if limits == default:
+            del self._told[tenant]
+        else:
+            self._told[tenant] = limits
+        self._on_changed(limits)
+
+    def _decode(self, kv: KeyValue) -> TenantRecord | None:
+        """A tenant's settings, None where they can't be read: then it has the defaults."""
+        try:
+            record = decode(TenantRecord, kv.value)
+        except msgspec.DecodeError as error:
+            _log.warning("the settings of tenant %s in etcd are damaged: %s", self._tenant(kv.key), error)
+            return None
+        return record if record.tenant == self._tenant(kv.key) else None
+
+    def _tenant(self, key: bytes) -> str:
+        return key.removeprefix(self._prefix).decode(errors="replace")

@@ -1,0 +1,49 @@
+"""A model in memory, and what it cost to bring it there."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from registry.model import ModelSchema, ModelVersion
+from scorer.engine import LoadedModel
+
+
+class Resident(NamedTuple):
+    """A loaded model, and how it came in. `residency`: the value of scoremesh.scoring.v1.Residency for the request that
+    had to wait for it. `tenant`, `queue_us` (from when it was asked for until its load began) and `loaded_at` (a time
+    of the event loop) are filled in by the cache.
+    """
+
+    model: LoadedModel
+    schema: ModelSchema
+    nbytes: int
+    residency: int
+    fetch_us: int
+    load_us: int
+    tenant: str = ""
+    verify_us: int = 0
+    queue_us: int = 0
+    version: ModelVersion | None = None
+    loaded_at: float = 0.0
+
+    @property
+    def cost_us(self) -> int:
+        """What it takes to bring it in again."""
+        return self.fetch_us + self.verify_us + self.load_us
+
+
+Load = Callable[[ModelVersion], Awaitable[Resident]]
+
+
+@dataclass
+class Counts:
+    """Since the start: loads begun and failed, models closed to make room or since they were purged, and requests that
+    were told at once that their load fails or comes too late.
+    """
+
+    loads: int = 0
+    failures: int = 0
+    evictions: int = 0
+    refused: int = 0
