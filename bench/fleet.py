@@ -105,6 +105,7 @@ def _start_scorer(stack: contextlib.ExitStack, directory: Path, etcd: str, numbe
         "--etcd": etcd,
         "--store": f"file://{directory}/store",
         "--cache-dir": f"{directory}/cache-{number}",
+        "--workers": "0",
     }
     return _start(stack, directory, f"scorer-{number}", [sys.executable, "-m", "scorer", *_words(options)])
 

@@ -41,9 +41,10 @@ def find_binary(binary: Path | None = None) -> Path:
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that is free now; below the range from which the kernel takes the ports of outgoing
-    connections, so that none of those takes it while a server on it restarts.
+    connections, so that none of those takes it while a server on it restarts. Drawn from the system's own randomness:
+    processes that were seeded alike would all try the same ones.
     """
-    for port in random.sample(range(15_000, 32_000), 200):
+    for port in random.SystemRandom().sample(range(15_000, 32_000), 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -26,7 +26,8 @@ class LocalCluster:
 
     `directory`: where data and logs go. `etcd`: endpoints of an etcd that runs already; none: one of our own.
     `store`: URL of the object store; "": a directory of ours. `router_port`: of the first router, the next ones take
-    the ports after it; 0: free ones. `capacity_mib`: of each scorer, for models. `front`: forces one of the gRPC
+    the ports after it; 0: free ones. `capacity_mib`: of each scorer, for models; `memory`: instead of it, what
+    each scorer may take in all. `front`: forces one of the gRPC
     servers. `tls`: certificate of every server and of every caller; it must name 127.0.0.1. `workers`: processes of
     each scorer. `scorer_args`, `router_args`: more arguments of their command lines. `registry`: whether there
     is one; `registry_port`: its port, 0: a free one.
@@ -43,6 +44,7 @@ class LocalCluster:
         cluster: str = "default",
         router_port: int = 0,
         capacity_mib: float = 256,
+        memory: str = "",
         front: str = "",
         tls: TlsFiles | None = None,
         workers: int = 1,
@@ -64,7 +66,8 @@ class LocalCluster:
         self._tls = tls
         self._workers = workers
         self._server_args = ["--cluster", cluster, "--front", front, *_tls_arguments(tls)]
-        self._scorer_args = ["--store", self.store_url, "--capacity-mib", f"{capacity_mib:g}", *scorer_args]
+        room = ["--memory", memory] if memory else ["--capacity-mib", f"{capacity_mib:g}"]
+        self._scorer_args = ["--store", self.store_url, *room, *scorer_args]
         self._router_args = list(router_args)
         self.registry: FrontProcess | None = None
         self._registry_port = registry_port if registry else None

@@ -161,7 +161,8 @@ class ScorerProcess(ServerProcess):
     def __init__(
         self, scorer_id: str, arguments: Sequence[str], log_path: Path, etcd: Etcd, keys: Keys, *, workers: int = 1
     ) -> None:
-        more = ["--id", scorer_id, "--host", scorer_id, "--workers", str(workers)]
+        # A lone worker needs no supervisor here, and without one a signal to the process is one to the member.
+        more = ["--id", scorer_id, "--host", scorer_id, "--workers", str(workers if workers > 1 else 0)]
         super().__init__(scorer_id, "scorer", [*arguments, *more], log_path)
         self.id = scorer_id
         self.address = "127.0.0.1:0"

@@ -139,6 +139,7 @@ class Cluster:
         name = f"scorer{len(self.scorers)}"
         arguments = ["scorer", "--listen", "127.0.0.1:0", "--host", name, "--store", self.store_url]
         arguments += ["--cache-dir", str(self.directory / name), "--lease-s", str(lease_s), "--drain-s", "8"]
+        arguments += [] if "--workers" in more else ["--workers", "0"]
         self.scorers.append(self._server(name, [*arguments, *self._common, *more]))
         return self.scorers[-1]
 
