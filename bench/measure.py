@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bench.fleet import Fleet, Target, check, pins
 from bench.load import Cell, LoadResult, run
 from bench.models import BenchModel
-from router.placement import Placement
+from registry.placement import Placement
 
 ALONE = 1
 CELLS = (

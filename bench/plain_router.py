@@ -16,8 +16,8 @@ from registry.etcd import Etcd
 from registry.keys import Keys
 from registry.member_fold import MembersView
 from registry.members import follow_members
+from registry.placement import Placement
 from registry.process import on_stop_signals, prepare
-from router.placement import Placement
 from scoremesh.forwarding.v1.forwarding_pb2 import ScoreRequestHead
 
 DEFAULT_TIMEOUT_S = 5.0

@@ -7,10 +7,10 @@ import logging
 from ssl import SSLContext
 
 from registry.member_fold import MembersView
+from registry.placement import Placement
 from router.channel import Channel
 from router.forward import Forwarder
 from router.link import PATH, Link
-from router.placement import Placement
 from router.retry import RetryPolicy
 
 _log = logging.getLogger(__name__)

@@ -19,10 +19,10 @@ from registry.errors import DeadlineError, InvalidRequestError, NoScorerError
 from registry.failure import Failure
 from registry.front import Call
 from registry.model import check_name
+from registry.placement import Placement
 from registry.status import failure_of
 from router.item import Item, Sink
 from router.link import Link
-from router.placement import Placement
 from router.retry import RetryPolicy
 from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResult, RawResults, ScoreRequestHead
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.model import Member, MemberState, ModelRef
-from router.placement import Placement, distinct_hosts_first, rank
+from registry.placement import Placement, distinct_hosts_first, rank
 
 
 def member(

@@ -12,10 +12,10 @@ import pytest
 from registry.errors import InvalidRequestError
 from registry.failure import Failure
 from registry.model import Member
+from registry.placement import Placement
 from router.forward import Forwarder
 from router.item import Item
 from router.link import Link
-from router.placement import Placement
 from router.retry import RetryPolicy
 from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults
 from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest

@@ -11,10 +11,10 @@ import pytest
 
 from registry.failure import Failure
 from registry.model import Member
+from registry.placement import Placement
 from router.forward import Forwarder
 from router.item import Item
 from router.link import Link
-from router.placement import Placement
 from router.retry import RetryPolicy
 from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest
 
