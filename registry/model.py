@@ -179,12 +179,13 @@ class QuarantineRecord(msgspec.Struct, frozen=True):
 
 
 class MemberState(StrEnum):
-    """`warming`: loads what it will own; no router chooses it yet. `ready`: takes work. `draining`: finishes what it
-    has; routers choose others.
+    """`warming`: loads what it will own; no router chooses it yet. `ready`: takes work. `leaving`: takes work until others
+    have loaded what it has. `draining`: finishes what it has; routers choose others.
     """
 
     WARMING = "warming"
     READY = "ready"
+    LEAVING = "leaving"
     DRAINING = "draining"
 
 

@@ -23,6 +23,7 @@ from registry.model import Member, MemberState, ModelRef
 
 _CACHED_MODELS = 200_000
 _U64 = 2.0**-64
+_ASKED = (MemberState.READY, MemberState.LEAVING)
 
 
 def score(member_id: str, weight: float, key: bytes) -> float:
@@ -57,8 +58,8 @@ class Placement:
     def __init__(self, members: Iterable[Member], *, replicas: int = 2) -> None:
         """`replicas`: owners of a model, at least 1; fewer where the shard is smaller."""
         every = sorted(members, key=lambda member: member.id)
-        self._ready = [member for member in every if member.state is MemberState.READY]
-        self._draining = [member for member in every if member.state is not MemberState.READY]
+        self._ready = [member for member in every if member.state in _ASKED]
+        self._draining = [member for member in every if member.state is MemberState.DRAINING]
         self._replicas = replicas
         self._cache: dict[tuple[str, str], tuple[Member, ...]] = {}
 
@@ -71,7 +72,9 @@ class Placement:
         return self.candidates(ref.tenant, ref.model)[: self._replicas]
 
     def candidates(self, tenant: str, model: str) -> tuple[Member, ...]:
-        """Whom to ask for a model, in this order: its replicas, the rest of its shard, members that are draining."""
+        """Whom to ask for a model, in this order: its replicas, the rest of its shard, members that are draining;
+        none that is still warming.
+        """
         found = self._cache.get((tenant, model))
         return found if found is not None else self._place(tenant, model)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +89,15 @@ def test_draining_members_come_last(fleet: list[Member], ref: ModelRef) -> None:
     candidates = Placement([*draining, *fleet]).candidates(*ref)
     assert candidates[: len(fleet)] == Placement(fleet).candidates(*ref)
     assert set(candidates[len(fleet) :]) == set(draining)
+
+
+@given(fleets, refs)
+def test_members_that_warm_are_not_asked_and_those_that_leave_are(fleet: list[Member], ref: ModelRef) -> None:
+    warming = [member(500 + number, state=MemberState.WARMING) for number in range(3)]
+    assert Placement([*warming, *fleet]).candidates(*ref) == Placement(fleet).candidates(*ref)
+    leaving = [msgspec.structs.replace(one, state=MemberState.LEAVING) for one in fleet]
+    candidates = Placement(leaving).candidates(*ref)
+    assert [one.id for one in candidates] == [one.id for one in Placement(fleet).candidates(*ref)]
 
 
 @given(fleets, refs)
