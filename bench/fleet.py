@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,11 @@ from bench.load import PATH
 from bench.models import BenchModel
 from ops.etcd_server import EtcdServer, free_port
 from ops.process import ChildProcess
+from registry.alias_moves import AliasMoves
 from registry.etcd import Etcd
 from registry.keys import Keys
+from registry.ledger import Ledger
+from registry.library import Library
 from registry.member_fold import MembersView
 from registry.members import follow_members
 from registry.model import Member
@@ -37,6 +40,7 @@ from scoremesh.scoring.v1.scoring_pb2 import ScoreResponse
 CLUSTER = "bench"
 SCORERS = 3
 OURS, PLAIN, ENVOY, DIRECT = "scoremesh", "grpc.aio router", "envoy", "one scorer"
+BEFORE = "scoremesh before"
 PYTHON_ROUTERS = {
     OURS: ("router", ["--front", FRONTS[0]]),
     **{f"scoremesh, {front} front": ("router", ["--front", front]) for front in FRONTS[1:]},
@@ -71,10 +75,13 @@ def pins() -> tuple[list[str], list[str]]:
 
 
 @contextlib.contextmanager
-def running(directory: Path, models: Sequence[BenchModel], wanted: Sequence[str]) -> Iterator[Fleet]:
+def running(
+    directory: Path, models: Sequence[BenchModel], wanted: Sequence[str], before: Path | None = None
+) -> Iterator[Fleet]:
     """Start all, publish the models, wait until each target answers; stop all at the end.
 
-    `wanted`: names of targets out of TARGETS.
+    `wanted`: names of targets out of TARGETS. `before`: another checkout of this repository; its router is one more
+    target.
     """
     with contextlib.ExitStack() as stack:
         etcd = EtcdServer(directory / "etcd")
@@ -85,13 +92,21 @@ def running(directory: Path, models: Sequence[BenchModel], wanted: Sequence[str]
         members = asyncio.run(_members(etcd.endpoint))
         addresses = [member.address for member in members]
         targets = [_start_target(stack, directory, name, etcd.endpoint, addresses) for name in wanted]
+        if before is not None:
+            targets.append(_start_before(stack, directory, before, etcd.endpoint))
         for target in targets:
             wait_until_right(target, models, UP_TIMEOUT_S)
         yield Fleet(targets, [scorer.pid for scorer in scorers], members)
 
 
-def _start(stack: contextlib.ExitStack, directory: Path, name: str, argv: Sequence[str]) -> ChildProcess:
-    child = ChildProcess([*pins()[0], *argv], directory / f"{name}.log")
+def _start(
+    stack: contextlib.ExitStack,
+    directory: Path,
+    name: str,
+    argv: Sequence[str],
+    env: Mapping[str, str] | None = None,
+) -> ChildProcess:
+    child = ChildProcess([*pins()[0], *argv], directory / f"{name}.log", env)
     stack.callback(child.stop, 15.0)
     return child
 
@@ -124,6 +139,15 @@ def _start_target(stack: contextlib.ExitStack, directory: Path, name: str, etcd:
     return Target(name, port, child.pid)
 
 
+def _start_before(stack: contextlib.ExitStack, directory: Path, checkout: Path, etcd: str) -> Target:
+    """The router of another checkout, with this one's interpreter and packages."""
+    port = free_port()
+    options = {"--listen": f"127.0.0.1:{port}", "--cluster": CLUSTER, "--etcd": etcd}
+    env = {**os.environ, "PYTHONPATH": f"{checkout}{os.pathsep}{checkout / 'protos'}", "PYTHONSAFEPATH": "1"}
+    child = _start(stack, directory, "before", [sys.executable, "-m", "router", *_words(options)], env)
+    return Target(BEFORE, port, child.pid)
+
+
 def _words(options: dict[str, str]) -> list[str]:
     return [word for option in options.items() for word in option]
 
@@ -131,7 +155,8 @@ def _words(options: dict[str, str]) -> list[str]:
 async def _publish(directory: Path, endpoint: str, models: Sequence[BenchModel]) -> None:
     etcd = Etcd([endpoint])
     try:
-        publisher = Publisher(open_store(f"file://{directory}/store"), etcd, Keys(CLUSTER), probe)
+        ledger = Ledger(Library(open_store(f"file://{directory}/store")), etcd, Keys(CLUSTER))
+        publisher = Publisher(ledger, AliasMoves(ledger), probe)
         for model in models:
             await publisher.publish(model.path, model.ref)
     finally:
