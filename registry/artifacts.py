@@ -25,6 +25,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 
 from registry.bounded import for_each, map_all
 from registry.errors import InvalidRequestError, ObjectMissingError, StoreUnavailableError
+from registry.store_reads import StoreReads
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -44,12 +45,13 @@ class StoredObject(NamedTuple):
 
 
 class ArtifactStore:
-    """One store. Paths are relative, with `/` between the parts. Holds no task and no thread of its own. `directory`:
-    where it lies, for a store that is a directory of this machine.
+    """One store. Paths are relative, with `/` between the parts. Holds no task and no thread of its own. `reads`: how
+    whole objects are read. `directory`: where it lies, for a store that is a directory of this machine.
     """
 
-    def __init__(self, store: ObjectStore, url: str, directory: Path | None = None) -> None:
+    def __init__(self, store: ObjectStore, url: str, reads: StoreReads, directory: Path | None = None) -> None:
         self._store = store
+        self._reads = reads
         self.url = url
         self._directory = directory
 
@@ -69,11 +71,12 @@ class ArtifactStore:
                 return False
         return True
 
-    async def get(self, path: str) -> bytes:
-        """The bytes of an object. Raises ObjectMissingError, StoreUnavailableError."""
+    async def get(self, path: str, size_bytes: int = 0) -> bytes:
+        """The bytes of an object. `size_bytes`: its size, where it's known; large objects then come in pieces, several
+        at a time (see `registry.store_reads`). Raises ObjectMissingError, StoreUnavailableError.
+        """
         with _translated("read", path):
-            result = await obstore.get_async(self._store, path)
-            return (await result.bytes_async()).to_bytes()
+            return await self._reads.read(path, size_bytes)
 
     async def list_names(self, folder: str) -> list[str]:
         """Last parts of the paths of the objects right in a folder, sorted; empty where there is no such folder."""

@@ -179,8 +179,8 @@ class QuarantineRecord(msgspec.Struct, frozen=True):
 
 
 class MemberState(StrEnum):
-    """`warming`: loads what it will own; no router chooses it yet. `ready`: takes work. `leaving`: takes work until others
-    have loaded what it has. `draining`: finishes what it has; routers choose others.
+    """`warming`: loads what it will own; no router chooses it yet. `ready`: takes work. `leaving`: takes work until
+    others have loaded what it has. `draining`: finishes what it has; routers choose others.
     """
 
     WARMING = "warming"

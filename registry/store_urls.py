@@ -30,6 +30,7 @@ from obstore.exceptions import BaseError
 
 from registry.artifacts import ArtifactStore
 from registry.errors import InvalidRequestError, StoreUnavailableError
+from registry.store_reads import StoreReads
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
@@ -51,14 +52,16 @@ def open_store(url: str, *, timeout_s: float = 30.0, retries: int = 2) -> Artifa
     parts = urlsplit(url)
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and len(parts.path) > 1:
         directory = Path(unquote(parts.path))
-        return ArtifactStore(_open_directory(directory), url, directory)
+        store = _open_directory(directory)
+        return ArtifactStore(store, url, StoreReads(store, timeout_s, retries), directory)
     opener = _OPENERS.get(parts.scheme)
     if opener is None or not parts.netloc:
         raise InvalidRequestError(
             f"{url!r} is not a store: give file:///directory, s3://bucket/prefix, gs://bucket/prefix or "
             "az://container/prefix"
         )
-    return ArtifactStore(opener(parts, _Tries(timeout_s, retries)), url)
+    reads = StoreReads(opener(parts, _Tries(timeout_s, 0)), timeout_s, retries)
+    return ArtifactStore(opener(parts, _Tries(timeout_s, retries)), url, reads)
 
 
 class _Tries(NamedTuple):
