@@ -19,6 +19,7 @@ from registry.front import run_handler
 from registry.front_http2_call import Call
 from registry.http2.server_connection import ServerConnection
 from registry.http2.server_events import Cancelled, Request, Unreadable
+from registry.http2.sockets import keep_little_unsent
 from registry.status import trailers
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        keep_little_unsent(transport)
         self._front.peers.add(self)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":
@@ -195,8 +197,8 @@ class Peer(asyncio.Protocol):
         self._scheduled = False
         if self._transport is None or self._paused or self._mute:
             return
-        if self.answers.output:
-            self._transport.write(self.answers.take_output())
+        while not self._paused and (data := self.answers.take_output()):  # a write may pause
+            self._transport.write(data)
         if self._close_by != inf and not self._paused and not self.answers.blocked:
             self._hang_up(self._transport)
 

@@ -126,7 +126,9 @@ class H2Connection:
         self._write(h2f.goaway(0, h2f.NO_ERROR))
 
     def take_output(self) -> bytes:
-        """What to write to the peer now; each byte is returned once."""
+        """What to write to the peer now; each byte is returned once. A part of it, where there is much: call it until
+        it returns nothing.
+        """
         return self._sender.take()
 
     def lose(self, reason: str) -> list[Event]:
@@ -274,7 +276,6 @@ class H2Connection:
         if not self._greeted:
             self._greeted = True
             self._events.append(Ready())
-        self._sender.send_waiting()
 
     def _apply(self, setting: int, value: int) -> None:
         if setting == h2f.MAX_CONCURRENT_STREAMS:

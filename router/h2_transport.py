@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
 from registry.failure import Code
+from registry.http2.sockets import keep_little_unsent
 from router.h2 import H2Connection
 from router.h2_events import ConnectionFailed, Ended, Event, GoAway, Message, Ready
 
@@ -166,6 +167,7 @@ class H2Transport(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio has switched TCP_NODELAY on by itself."""
         self._transport = cast("asyncio.Transport", transport)
+        keep_little_unsent(transport)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -259,10 +261,12 @@ class H2Transport(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_planned = False
-        if self._transport is not None and not self._paused:
+        transport = self._transport
+        while transport is not None and not self._paused:  # a write may pause
             data = self._h2.take_output()
-            if data:
-                self._transport.write(data)
+            if not data:
+                break
+            transport.write(data)
 
     def _check_alive(self) -> None:
         """While calls are open and the peer is silent: ping, and give the connection up if even then nothing comes."""

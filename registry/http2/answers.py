@@ -7,6 +7,10 @@ Invariants:
 * no DATA leaves beyond the peer's windows and no frame is over its limit; what doesn't fit waits with its stream, in
   order;
 * a stream whose answer is out is dropped from the open streams.
+
+Head of line: a message that fits in a frame leaves at once. Larger ones take turns, a frame each, and `take_output`
+gives `TURN_BYTES` of them at most, so that a small answer waits for no more than that on a connection that is written
+to until it is full. An answer that waits for the window of its own stream has no turn.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from registry.http2.errors import PeerError
 from registry.http2.request_head import ANSWER_HEAD, OK_TRAILERS, trailers_block
 from registry.http2.server_stream import ServerStream, ServerStreams
 
+TURN_BYTES: Final = 64 * 1024
 _PREFIX_BYTES: Final = h2f.PREFIX.size
 _END_HEADERS: Final = h2f.END_HEADERS
 _END: Final = h2f.END_HEADERS | h2f.END_STREAM
@@ -32,9 +37,9 @@ _TRAILERS_WORD: Final = len(OK_TRAILERS) << 8 | h2f.HEADERS
 
 
 class Answers:
-    """The answers of one connection. `blocked`: the streams whose answer waits for a window, oldest first."""
+    """The answers of one connection. `blocked`: the streams whose answer isn't out, oldest first."""
 
-    __slots__ = ("_max_frame_bytes", "_open", "_stream_window", "_streams", "_window", "blocked", "output")
+    __slots__ = ("_max_frame_bytes", "_open", "_stream_window", "_streams", "_turns", "_window", "blocked", "output")
 
     def __init__(self, streams: ServerStreams) -> None:
         self._streams = streams
@@ -42,6 +47,7 @@ class Answers:
         self._window = self._stream_window = h2f.DEFAULT_WINDOW_BYTES
         self._max_frame_bytes = h2f.MIN_MAX_FRAME_BYTES
         self.blocked: dict[int, ServerStream] = {}
+        self._turns: dict[int, ServerStream] = {}  # those of them that have a window, in the order of their turns
         self.output: list[bytes] = []
 
     @property
@@ -86,7 +92,8 @@ class Answers:
                 stream.rest = bytearray()
             stream.rest += h2f.PREFIX.pack(0, len(payload))
             stream.rest += payload
-            self._push(stream_id, stream)
+            self.blocked[stream_id] = stream
+            self._give_turn(stream_id, stream)
             return
         self._window -= size
         stream.window -= size
@@ -106,7 +113,11 @@ class Answers:
         self._finish(stream_id, block)
 
     def take_output(self) -> bytes:
-        """What to write to the peer now; each byte is returned once."""
+        """What to write to the peer now; each byte is returned once. A part of it, where there is much: call it until
+        it returns nothing.
+        """
+        if self._turns:
+            self._take_turns()
         data = b"".join(self.output)
         self.output.clear()
         return data
@@ -120,46 +131,55 @@ class Answers:
         if not stream.half_closed:  # the rest of the request isn't wanted
             stream.tail += h2f.rst_stream(stream_id, h2f.NO_ERROR)
         self._streams.release(stream)
-        self._push(stream_id, stream)
+        if stream.rest is None:
+            self._close(stream_id, stream)
 
-    def _push(self, stream_id: int, stream: ServerStream) -> None:
-        """Send of a stream what the windows allow."""
-        if stream.rest is not None and not self._push_rest(stream_id, stream, stream.rest):
-            self.blocked[stream_id] = stream
-            return
-        stream.rest = None
-        self.blocked.pop(stream_id, None)
-        if stream.tail:
-            self.output.append(stream.tail)
-            self._streams.drop(stream_id)
+    def _close(self, stream_id: int, stream: ServerStream) -> None:
+        self.output.append(stream.tail)
+        self._streams.drop(stream_id)
 
-    def _push_rest(self, stream_id: int, stream: ServerStream, rest: bytearray) -> bool:
-        at, end = 0, len(rest)
-        while at < end:
-            size = min(end - at, self._window, stream.window, self._max_frame_bytes)
-            if size <= 0:
-                break
-            self.output.append(h2f.frame(h2f.DATA, 0, stream_id, bytes(rest[at : at + size])))
-            self._window -= size
-            stream.window -= size
-            at += size
-        del rest[:at]
-        return not rest
+    def _give_turn(self, stream_id: int, stream: ServerStream) -> None:
+        if stream.rest is not None and stream.window > 0:
+            self._turns.setdefault(stream_id, stream)
+
+    def _take_turns(self) -> None:
+        turns, left = self._turns, TURN_BYTES
+        while turns and left > 0 and self._window > 0:
+            stream_id = next(iter(turns))
+            stream = turns.pop(stream_id)
+            if stream.rest is not None:
+                left -= self._send_piece(stream_id, stream, stream.rest, left)
+
+    def _send_piece(self, stream_id: int, stream: ServerStream, rest: bytearray, at_most: int) -> int:
+        """Send one frame of a stream, and queue it for its next turn. Returns the bytes that it took."""
+        size = min(len(rest), self._window, stream.window, self._max_frame_bytes, at_most)
+        if size <= 0:  # the peer has taken the window back
+            return 0
+        self.output.append(h2f.frame(h2f.DATA, 0, stream_id, bytes(rest[:size])))
+        self._window -= size
+        stream.window -= size
+        del rest[:size]  # a bytearray moves its start, not its bytes
+        if rest:
+            self._give_turn(stream_id, stream)
+        else:
+            stream.rest = None
+            del self.blocked[stream_id]
+            if stream.tail:
+                self._close(stream_id, stream)
+        return size
 
     # --- what the peer allows ---
-
-    def push_blocked(self) -> None:
-        """Send what waits, as far as the windows go."""
-        for stream_id, stream in list(self.blocked.items()):
-            if self._window <= 0:
-                return
-            if stream.window > 0:
-                self._push(stream_id, stream)
 
     def drop(self, stream_id: int) -> None:
         """The peer doesn't want this answer."""
         self.blocked.pop(stream_id, None)
+        self._turns.pop(stream_id, None)
         self._streams.drop(stream_id)
+
+    def clear(self) -> None:
+        """The connection is over: nothing that waits is sent."""
+        self.blocked.clear()
+        self._turns.clear()
 
     def apply_settings(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Obey the peer's SETTINGS. Raises PeerError."""
@@ -182,8 +202,9 @@ class Answers:
     def _resize_windows(self, size: int) -> None:
         change = size - self._stream_window
         self._stream_window = size
-        for stream in self._open.values():
+        for stream_id, stream in self._open.items():
             stream.window += change
+            self._give_turn(stream_id, stream)
             if stream.window > h2f.MAX_WINDOW_BYTES:
                 raise PeerError(h2f.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE makes a window too large")
 
@@ -194,8 +215,7 @@ class Answers:
     def widen_stream(self, stream_id: int, stream: ServerStream, grant: int) -> None:
         """The peer takes more on a stream. Raises PeerError."""
         stream.window = _widened(stream.window, grant)
-        if stream.rest and self._window > 0:
-            self._push(stream_id, stream)
+        self._give_turn(stream_id, stream)
 
 
 def _widened(window: int, grant: int) -> int:

@@ -47,7 +47,6 @@ class ServerConnection:
         "_max_message_bytes",
         "_open",
         "_preface",
-        "_push_due",
         "_reader",
         "_refusing",
         "_served_id",
@@ -72,7 +71,6 @@ class ServerConnection:
         self._served_id = 0  # of those that were let in
         self._strain = 0
         self._ungranted = 0
-        self._push_due = False
         self._refusing = False
         self.greeted = False
         self.failed = False
@@ -123,9 +121,6 @@ class ServerConnection:
         handlers = self._handlers
         for kind, flags, stream_id, payload in self._reader.read(data):
             handlers[kind](self, flags, stream_id, payload)
-        if self._push_due:  # once for all that came: it looks at every stream that waits
-            self._push_due = False
-            self.answers.push_blocked()
 
     def _on_headers(self, flags: int, stream_id: int, block: bytes) -> None:
         try:
@@ -234,13 +229,11 @@ class ServerConnection:
             return
         self.greeted = True
         self.answers.apply_settings(h2f.read_settings(payload))
-        self._push_due = True
 
     def _on_window_update(self, _flags: int, stream_id: int, payload: bytes) -> None:
         grant = h2f.read_word(payload) & h2f.MAX_STREAM_ID
         if stream_id == 0:
             self.answers.widen(grant)
-            self._push_due = True
             return
         stream = self._open.get(stream_id)
         if stream is None:
@@ -264,7 +257,7 @@ class ServerConnection:
             if stream.half_closed and not stream.deaf:
                 self._events.append(Cancelled(stream_id))
         self._streams.clear()
-        self.answers.blocked.clear()
+        self.answers.clear()
 
     _handlers: ClassVar[dict[int, Callable[[ServerConnection, int, int, bytes], None]]] = {
         h2f.DATA: _on_data,

@@ -12,6 +12,7 @@ from registry.http2 import frames as h2f
 from router.h2 import H2Connection
 from router.h2_events import ConnectionFailed, Ended, Event, GoAway, Message, PingAcked, Ready
 from router.h2_headers import encode_timeout
+from router.h2_sender import TURN_BYTES
 
 OK_HEAD = ((":status", "200"), ("content-type", "application/grpc"))
 MAX_MESSAGE_BYTES = 1000
@@ -265,7 +266,7 @@ def test_a_request_waits_for_the_window_of_its_stream_but_not_for_others() -> No
         for kind, _, stream_id, payload in sent_frames(connection.take_output())
         if kind == h2f.DATA
     ]
-    assert sizes == [(big, 10), (small, 8)]
+    assert sizes == [(small, 8), (big, 10)]
     assert not connection.is_sent(big)
     connection.receive(h2f.settings([(h2f.INITIAL_WINDOW_SIZE, 0)]))  # the window of the stream is now -10
     connection.receive(h2f.window_update(big, 10))
@@ -273,6 +274,24 @@ def test_a_request_waits_for_the_window_of_its_stream_but_not_for_others() -> No
     connection.receive(h2f.window_update(big, 15))
     assert sent_frames(connection.take_output())[-1] == (h2f.DATA, h2f.END_STREAM, big, b"x" * 15)
     assert connection.is_sent(big)
+
+
+def test_large_requests_take_turns_and_small_ones_go_first() -> None:
+    connection = connected((h2f.INITIAL_WINDOW_SIZE, 10 * TURN_BYTES))
+    connection.receive(h2f.window_update(0, 10 * TURN_BYTES))
+    large = [connection.open_stream(bytes(2 * TURN_BYTES), 1.0) for _ in range(2)]
+    first = connection.take_output()
+    assert TURN_BYTES <= len(first) < 1.01 * TURN_BYTES
+    small = connection.open_stream(b"small", 1.0)
+    second = connection.take_output()
+    assert second.index(b"small") < 200, "it waits for nothing but what was taken before"
+    assert connection.is_sent(small)
+    frames = sent_frames(first + second)
+    assert [stream_id for kind, _, stream_id, _ in frames if kind == h2f.DATA and stream_id != small][:4] == large * 2
+    connection.cancel(large[0])
+    rest = sent_frames(b"".join(iter(connection.take_output, b"")))
+    assert {stream_id for kind, _, stream_id, _ in rest if kind == h2f.DATA} == {large[1]}
+    assert rest[-1][1] == h2f.END_STREAM
 
 
 def test_a_peer_may_answer_before_it_has_read_the_request() -> None:

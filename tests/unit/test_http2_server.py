@@ -12,6 +12,7 @@ import pytest
 
 from registry.failure import Code, Failure
 from registry.http2 import frames as h2f
+from registry.http2.answers import TURN_BYTES
 from registry.http2.server_connection import MAX_STREAMS, ServerConnection
 from registry.http2.server_events import Cancelled, Event, Request, Unreadable
 from registry.http2.server_stream import MAX_HELD_BYTES
@@ -53,8 +54,16 @@ def call(stream_id: int, payload: bytes = b"hello") -> bytes:
     return headers(stream_id) + data(stream_id, message(payload))
 
 
+def taken(connection: ServerConnection) -> bytes:
+    return b"".join(iter(connection.answers.take_output, b""))
+
+
 def sent_frames(connection: ServerConnection) -> list[tuple[int, int, int, bytes]]:
-    output, frames = connection.answers.take_output(), []
+    return frames_of(taken(connection))
+
+
+def frames_of(output: bytes) -> list[tuple[int, int, int, bytes]]:
+    frames = []
     while output:
         word, flags, stream_id = h2f.HEAD.unpack_from(output)
         stop = h2f.HEAD_BYTES + (word >> 8)
@@ -380,18 +389,41 @@ def test_a_window_that_is_granted_before_the_answer_counts() -> None:
     connection = with_call((h2f.INITIAL_WINDOW_SIZE, 10))
     connection.receive(h2f.window_update(1, 90_000) + h2f.window_update(0, 90_000))
     connection.answers.respond(1, bytes(80_000))
+    assert len(taken(connection)) > 80_000
     assert connection.open_streams == []
 
 
 def test_settings_change_the_windows_of_open_streams() -> None:
     connection = with_call((h2f.INITIAL_WINDOW_SIZE, 100))
     connection.answers.send(1, bytes(200))
+    assert [len(frame[3]) for frame in sent_frames(connection) if frame[0] == h2f.DATA] == [100]
     connection.receive(h2f.settings([(h2f.INITIAL_WINDOW_SIZE, 0)]))  # the stream's window is -100 now
     connection.receive(h2f.window_update(1, 100))
-    assert [len(frame[3]) for frame in sent_frames(connection) if frame[0] == h2f.DATA] == [100]
+    assert [frame for frame in sent_frames(connection) if frame[0] == h2f.DATA] == []
     connection.receive(h2f.settings([(h2f.INITIAL_WINDOW_SIZE, 50)]))
+    assert [len(frame[3]) for frame in sent_frames(connection) if frame[0] == h2f.DATA] == [50]
     connection.receive(h2f.window_update(1, 1000))
-    assert [len(frame[3]) for frame in sent_frames(connection) if frame[0] == h2f.DATA] == [50, 55]
+    assert [len(frame[3]) for frame in sent_frames(connection) if frame[0] == h2f.DATA] == [55]
+
+
+def test_large_answers_take_turns_and_small_ones_go_first() -> None:
+    wide = 10 * TURN_BYTES
+    connection = connected((h2f.INITIAL_WINDOW_SIZE, wide))
+    for stream_id in (1, 3, 5):
+        connection.receive(call(stream_id))
+    connection.receive(h2f.window_update(0, wide))
+    connection.answers.respond(1, bytes(2 * TURN_BYTES))
+    connection.answers.send(3, bytes(2 * TURN_BYTES))
+    first = connection.answers.take_output()
+    assert TURN_BYTES <= len(first) < 1.01 * TURN_BYTES
+    connection.answers.respond(5, b"small")
+    second = connection.answers.take_output()
+    assert second.index(b"small") < 200, "it waits for nothing but what was taken before"
+    kinds = [(kind, stream_id) for kind, _, stream_id, _ in frames_of(first + second)]
+    assert [place for place in kinds if place[0] == h2f.DATA][:4] == [(h2f.DATA, 1), (h2f.DATA, 3)] * 2
+    connection.answers.end(3)
+    taken(connection)
+    assert (connection.open_streams, connection.answers.blocked) == ([], {})
 
 
 def test_a_slow_reader_of_many_messages_costs_no_copies_of_all_of_them() -> None:

@@ -110,7 +110,7 @@ async def test_a_batch_is_bounded(bench: Bench) -> None:
     assert [len(bench.batch(place).items) for place in (0, 1)] == [MAX_ITEMS, 5]
     bench.submit(*[bytes(MAX_BYTES // 3)] * 7)
     await bench.wait(lambda: len(bench.calls) == 4)
-    assert [len(bench.batch(place).items) for place in (2, 3)] == [4, 3]
+    assert sorted(len(bench.batch(place).items) for place in (2, 3)) == [3, 4]
 
 
 async def test_unanswered_batches_are_bounded_and_the_rest_waits(bench: Bench) -> None:
