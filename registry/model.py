@@ -130,8 +130,9 @@ class TenantRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     """A tenant's settings; 0 means the cluster's default, or no limit. `revision`: counts the changes. `shard_size`:
     the members that its models may be on. `requests_per_s`, `concurrency`: its quota over the whole cluster.
     `guaranteed_bytes`, `max_bytes`: memory for models on each scorer that is always its own, and that it may have at
-    most. `premium`: its shard overlaps others as little as can be. `deleting`: its deletion has begun. `request_id`:
-    of the last change, "" for one without.
+    most. `premium`: its shard overlaps those of other premium tenants as little as can be. `dedicated_pool`: the pool
+    of scorers that serves it and nobody else, "" for none. `deleting`: its deletion has begun. `request_id`: of the
+    last change, "" for one without.
     """
 
     tenant: str
@@ -142,10 +143,22 @@ class TenantRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     guaranteed_bytes: int = 0
     max_bytes: int = 0
     premium: bool = False
+    dedicated_pool: str = ""
     deleting: bool = False
     request_id: str = ""
     created_at: str = ""
     nonce: str = ""
+
+
+class PlacementRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How models are placed, the same in every process of a cluster. `replicas`: members that own a model.
+    `shard_size`: members of a tenant that has no size of its own; 0: all. `refill_after_s`: how long a dead member's
+    places stay empty.
+    """
+
+    replicas: int = 2
+    shard_size: int = 4
+    refill_after_s: float = 60.0
 
 
 class ApplicationRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -180,13 +193,15 @@ class QuarantineRecord(msgspec.Struct, frozen=True):
 
 class MemberState(StrEnum):
     """`warming`: loads what it will own; no router chooses it yet. `ready`: takes work. `leaving`: takes work until
-    others have loaded what it has. `draining`: finishes what it has; routers choose others.
+    others have loaded what it has. `draining`: finishes what it has; routers choose others. `down`: said of one that
+    died and whose places are kept for a while; nobody announces it of himself.
     """
 
     WARMING = "warming"
     READY = "ready"
     LEAVING = "leaving"
     DRAINING = "draining"
+    DOWN = "down"
 
 
 class Member(msgspec.Struct, frozen=True):

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.model import Member, MemberState, ModelRef
-from registry.placement import Placement, distinct_hosts_first, rank
+from registry.placement import Placement
+from registry.rendezvous import apart_first, rank
 
 
 def member(
@@ -103,7 +104,7 @@ def test_members_that_warm_are_not_asked_and_those_that_leave_are(fleet: list[Me
 @given(fleets, refs)
 def test_hosts_first_keeps_the_rank_within_both_parts(fleet: list[Member], ref: ModelRef) -> None:
     ranked = rank(fleet, f"{ref}".encode())
-    placed = distinct_hosts_first(ranked)
+    placed = apart_first(ranked)
     hosts = len({member.host for member in fleet})
     position = {member.id: place for place, member in enumerate(ranked)}
     for part in (placed[:hosts], placed[hosts:]):
