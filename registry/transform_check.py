@@ -154,7 +154,7 @@ def _bucketize(step: Bucketize, _kind: str) -> Verdict:
 
 def _ordinal(step: Ordinal, kind: str) -> Verdict:
     _categories(kind, listed(step.categories))
-    _finite(step.missing, step.unknown if isinstance(step.unknown, float) else None)
+    _finite(*(each for each in (step.missing, step.unknown) if isinstance(each, float)))
     return (NUMBER, TEXT), NUMBER
 
 
@@ -187,6 +187,10 @@ def _tokens(step: Tokens, _kind: str) -> Verdict:
         raise ValueError(f"idf has {len(idf)} numbers for {step.buckets or len(words)} columns")
     if step.binary and step.sublinear:
         raise ValueError("binary and sublinear exclude each other")
+    if step.hash != "crc32" and not step.buckets:
+        raise ValueError("hash is for buckets, not for a vocabulary")
+    if step.signed and (step.hash == "crc32" or step.sublinear):
+        raise ValueError("signed needs the hash murmur3, and counts that sublinear may not take the logarithm of")
     return (TEXT,), SEVERAL
 
 

@@ -77,12 +77,12 @@ class Bucketize(Step, frozen=True, tag="bucketize"):
 
 class Ordinal(Step, frozen=True, tag="ordinal"):
     """The place of x among `categories`. `unknown`: what others become; "error" refuses the request, "missing" is NaN.
-    `missing`: what a missing value becomes that is no category; None is NaN.
+    `missing`: what a missing value becomes that is no category; None is NaN, "unknown" makes it one of the others.
     """
 
     categories: Categories
     unknown: float | Literal["error", "missing"] = "error"
-    missing: float | None = None
+    missing: float | Literal["unknown"] | None = None
 
 
 class OneHot(Step, frozen=True, tag="one_hot"):
@@ -120,7 +120,8 @@ class Tokens(Step, frozen=True, tag="tokens"):
     modulo their number). Words are runs of at least two letters, digits or underscores, as Unicode has them
     (`\w\w+`), in lower case unless `lower` is false; `longest_ngram` also counts so many of them in a row, joined
     by a space. `binary`: 1 instead of a count. `sublinear`: 1 + log(count). `idf`: what each column is multiplied by.
-    `norm`: of the columns of a row, which is then 1.
+    `norm`: of the columns of a row, which is then 1. `hash` "murmur3": the absolute value of MurmurHash3 (x86, 32 bits,
+    seed 0) modulo `buckets`; where it is negative a `signed` word counts -1.
     """
 
     vocabulary: Names = ()
@@ -131,6 +132,8 @@ class Tokens(Step, frozen=True, tag="tokens"):
     sublinear: bool = False
     idf: Numbers = ()
     norm: Literal["none", "l1", "l2"] = "none"
+    hash: Literal["crc32", "murmur3"] = "crc32"
+    signed: bool = False
 
 
 AnyStep = Impute | IsMissing | Scale | Clip | Log1p | Bucketize | Ordinal | OneHot | HashBucket | DateParts | Tokens

@@ -22,35 +22,45 @@ def is_plain(column: Column) -> bool:
     return not steps
 
 
-class PlainBlock:
+class NumberBlock:
     """Columns from `place` on. What isn't filled keeps NaN; x - 0 and x / 1 are x, also where x is -0.0."""
 
     def __init__(self, columns: Sequence[Column], inputs: Sequence[int], place: int) -> None:
         parameters = [_parameters(column) for column in columns]
-        self._inputs = np.array(inputs)
-        self._fill, self._subtract, self._divide = (
-            np.array(each, np.float64) for each in zip(*parameters, strict=True)
-        )
-        self._row = [(source, *each) for source, each in zip(inputs, parameters, strict=True)]
-        self._slice = slice(place, place + len(columns))
+        fill, subtract, divide = (np.array(each, np.float64) for each in zip(*parameters, strict=True))
+        self._fill, self._subtract, self._divide = fill, subtract, divide
+        self._fills = not np.isnan(fill).all()
+        self._scales = bool((subtract != 0).any() or (divide != 1).any())
+        self._parameters = parameters
+        self._inputs = list(inputs)
+        self._from = _slice_of(inputs)
+        self._to = slice(place, place + len(columns))
 
     def row(self, values: list[float], _texts: Sequence[str], out: list[float]) -> None:
         """One row."""
-        done = []
-        for source, fill, subtract, divide in self._row:
-            x = values[source]
-            if x != x:  # noqa: PLR0124 - NaN
-                x = fill
-            done.append((x - subtract) / divide)
-        out[self._slice] = done
+        chosen = values[self._from] if self._from else [values[source] for source in self._inputs]
+        if self._fills or self._scales:
+            chosen = [
+                ((x if x == x else fill) - subtract) / divide  # noqa: PLR0124 - NaN
+                for x, (fill, subtract, divide) in zip(chosen, self._parameters, strict=True)
+            ]
+        out[self._to] = chosen
 
     def columns(self, dense: np.ndarray, _texts: Sequence[Sequence[str]], out: np.ndarray) -> None:
         """Many rows."""
-        values = dense[:, self._inputs]
-        np.copyto(values, self._fill, where=np.isnan(values))
-        values -= self._subtract
-        values /= self._divide
-        out[:, self._slice] = values
+        values = dense[:, self._from or self._inputs]
+        if self._fills:
+            values = np.where(np.isnan(values), self._fill, values)
+        if self._scales:
+            values = values - self._subtract
+            values /= self._divide
+        out[:, self._to] = values
+
+
+def _slice_of(inputs: Sequence[int]) -> slice | None:
+    """Those places as a slice; None where they don't follow each other."""
+    whole = slice(inputs[0], inputs[0] + len(inputs))
+    return whole if list(inputs) == list(range(whole.start, whole.stop)) else None
 
 
 def _parameters(column: Column) -> tuple[float, float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scorer.engine import LoadedModel, Rows
+from scorer.engine import LoadedModel, Rows, predict_unlocked
 from scorer.transforms.compiled import Transform
 
 
@@ -19,6 +19,10 @@ class TransformedModel:
     def predict(self, rows: Rows) -> list[np.ndarray]:
         """As `LoadedModel.predict`. Raises InvalidFeaturesError for what can't be transformed, too."""
         return self.model.predict(self.transform(rows))
+
+    def predict_unlocked(self, rows: Rows) -> list[np.ndarray]:
+        """As `scorer.engine.KeepsLock.predict_unlocked`, but for the transforms, which keep the lock between switches."""
+        return predict_unlocked(self.model, self.transform(rows))
 
     def close(self) -> None:
         """Close the model."""

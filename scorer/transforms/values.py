@@ -28,14 +28,20 @@ from registry.transforms import (
     Scale,
     listed,
 )
-from scorer.transforms.shared import SharedTables
+from scorer.transforms.shared import Held
 
 _EARLIEST_S, _LATEST_S = -62_135_596_800, 253_402_300_800  # years 1 to 9999, as Python's own calendar
-_ERROR = -2.0
 
 
 class BadValueError(Exception):
-    """A value that a step refuses; the text says why, without the value, which may be nobody's business."""
+    """A value that a step refuses. `why`: without the value, which may be nobody's business. `column`: whose it is,
+    where that is known.
+    """
+
+    def __init__(self, why: str, column: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+        self.column = column
 
 
 class ValueStep(NamedTuple):
@@ -45,19 +51,19 @@ class ValueStep(NamedTuple):
     many: Callable[[Any], Any]
 
 
-def value_step(step: AnyStep, shared: SharedTables) -> ValueStep:
+def value_step(step: AnyStep, held: Held) -> ValueStep:
     """Compile a step that gives one value."""
-    return _COMPILERS[type(step)](step, shared)
+    return _COMPILERS[type(step)](step, held)
 
 
-def _impute(step: Impute, _shared: SharedTables) -> ValueStep:
+def _impute(step: Impute, _held: Held) -> ValueStep:
     fill = step.value
     if isinstance(fill, str):
         return ValueStep(lambda text: text or fill, lambda texts: [text or fill for text in texts])
     return ValueStep(lambda x: fill if x != x else x, lambda column: np.where(np.isnan(column), fill, column))  # noqa: PLR0124
 
 
-def _is_missing(_step: IsMissing, _shared: SharedTables) -> ValueStep:
+def _is_missing(_step: IsMissing, _held: Held) -> ValueStep:
     def many(column: np.ndarray | Sequence[str]) -> np.ndarray:
         if isinstance(column, np.ndarray):
             return np.asarray(np.isnan(column), np.float64)
@@ -66,7 +72,7 @@ def _is_missing(_step: IsMissing, _shared: SharedTables) -> ValueStep:
     return ValueStep(lambda x: 1.0 if x != x or x == "" else 0.0, many)  # noqa: PLR0124
 
 
-def _scale(step: Scale, _shared: SharedTables) -> ValueStep:
+def _scale(step: Scale, _held: Held) -> ValueStep:
     def run(x: Any) -> Any:
         if step.subtract is not None:
             x = x - step.subtract
@@ -79,18 +85,18 @@ def _scale(step: Scale, _shared: SharedTables) -> ValueStep:
     return ValueStep(run, run)
 
 
-def _clip(step: Clip, _shared: SharedTables) -> ValueStep:
+def _clip(step: Clip, _held: Held) -> ValueStep:
     low = -math.inf if step.low is None else step.low
     high = math.inf if step.high is None else step.high
 
     def many(column: np.ndarray) -> np.ndarray:
-        column = np.where(column < low, low, column)
-        return np.where(column > high, high, column)
+        column = np.where(column <= low, low, column)  # 0.0 for -0.0, as numpy.clip
+        return np.where(column >= high, high, column)
 
-    return ValueStep(lambda x: low if x < low else min(x, high), many)
+    return ValueStep(lambda x: low if x <= low else high if x >= high else x, many)  # noqa: FURB136 - NaN stays
 
 
-def _log1p(_step: Log1p, _shared: SharedTables) -> ValueStep:
+def _log1p(_step: Log1p, _held: Held) -> ValueStep:
     def one(x: float) -> float:
         if x > -1.0:
             return float(np.log1p(x))
@@ -99,7 +105,7 @@ def _log1p(_step: Log1p, _shared: SharedTables) -> ValueStep:
     return ValueStep(one, np.log1p)
 
 
-def _bucketize(step: Bucketize, _shared: SharedTables) -> ValueStep:
+def _bucketize(step: Bucketize, _held: Held) -> ValueStep:
     edges = [float(edge) for edge in listed(step.edges)]
     array = np.array(edges, np.float64)
 
@@ -112,27 +118,33 @@ def _bucketize(step: Bucketize, _shared: SharedTables) -> ValueStep:
     return ValueStep(one, many)
 
 
-def _ordinal(step: Ordinal, shared: SharedTables) -> ValueStep:
-    lookup = shared.of(step, lambda: {value: float(place) for place, value in enumerate(listed(step.categories))})
-    missing = math.nan if step.missing is None else step.missing
-    unknown = _ERROR if step.unknown == "error" else math.nan if step.unknown == "missing" else step.unknown
-    refuses = step.unknown == "error"
-    places = lookup.places
-
-    def one(x: Any, lookup: object = lookup) -> float:  # holds the lookup, which is held by nobody else
-        place = places.get(x)
-        if place is not None:
-            return place
-        if x != x or x == "":  # noqa: PLR0124
-            return missing
-        if refuses:
-            raise BadValueError("the category is unknown")
-        return float(unknown)
-
+def _ordinal(step: Ordinal, held: Held) -> ValueStep:
+    one = ordinal(step, held)
     return ValueStep(one, _each(one))
 
 
-def _hash_bucket(step: HashBucket, _shared: SharedTables) -> ValueStep:
+def ordinal(step: Ordinal, held: Held) -> Callable[[Any], float]:
+    """The step for a single value."""
+    find = held.places(listed(step.categories)).get
+    refuses = step.unknown == "error"
+    unknown = math.nan if isinstance(step.unknown, str) else step.unknown
+    is_known = step.missing != "unknown"
+    missing = math.nan if step.missing is None or isinstance(step.missing, str) else step.missing
+
+    def one(x: Any) -> float:
+        place = find(x)
+        if place is not None:
+            return float(place)
+        if is_known and (x != x or x == ""):  # noqa: PLR0124
+            return missing
+        if refuses:
+            raise BadValueError("the category is unknown")
+        return unknown
+
+    return one
+
+
+def _hash_bucket(step: HashBucket, _held: Held) -> ValueStep:
     buckets, seed, crc32 = step.buckets, step.seed, zlib.crc32
 
     def one(text: str) -> float:
@@ -141,7 +153,7 @@ def _hash_bucket(step: HashBucket, _shared: SharedTables) -> ValueStep:
     return ValueStep(one, _each(one))
 
 
-def _date_part(step: DateParts, _shared: SharedTables) -> ValueStep:
+def _date_part(step: DateParts, _held: Held) -> ValueStep:
     parts = date_parts(step)
     return ValueStep(lambda x: parts(x)[0], _each(lambda x: parts(x)[0]))
 
@@ -196,7 +208,7 @@ def _time(x: str | float) -> datetime | None:
         return None
 
 
-_COMPILERS: dict[type, Callable[[Any, SharedTables], ValueStep]] = {
+_COMPILERS: dict[type, Callable[[Any, Held], ValueStep]] = {
     Impute: _impute,
     IsMissing: _is_missing,
     Scale: _scale,

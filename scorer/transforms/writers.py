@@ -5,19 +5,21 @@ Contract: `row` writes into a list that has zeros at these places, `rows` into s
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from re import compile as pattern
 from typing import Any, NamedTuple
 
+import mmh3
 import numpy as np
 
 from registry.transforms import AnyStep, DateParts, OneHot, Tokens, listed
-from scorer.transforms.shared import SharedTables
+from scorer.transforms.shared import Held, Places
 from scorer.transforms.values import BadValueError, date_parts
 
-_WORDS = pattern(r"\b\w\w+\b")
-_NOWHERE, _REFUSED = -1, -2
+_WORDS = pattern(r"\w\w+")  # greedy, from left to right: no \b is needed to find whole words
+_NOWHERE, REFUSED = -1, -2
 
 
 class Writer(NamedTuple):
@@ -27,14 +29,14 @@ class Writer(NamedTuple):
     rows: Callable[[Any, np.ndarray], None]
 
 
-def writer(step: AnyStep | None, place: int, width: int, shared: SharedTables) -> Writer:
+def writer(step: AnyStep | None, place: int, width: int, held: Held) -> Writer:
     """What writes the last step's outputs from `place` on; None: the value itself."""
     if isinstance(step, OneHot):
-        return _one_hot(step, place, width, shared)
+        return _one_hot(step, place, width, held)
     if isinstance(step, DateParts):
         return _several(date_parts(step), place, width)
     if isinstance(step, Tokens):
-        return _tokens(step, place, shared)
+        return _tokens(step, place, held)
 
     def row(x: float, out: list[float]) -> None:
         out[place] = x
@@ -58,22 +60,26 @@ def _several(parts: Callable[[Any], tuple[float, ...]], place: int, width: int) 
     return Writer(row, rows)
 
 
-def _one_hot(step: OneHot, place: int, width: int, shared: SharedTables) -> Writer:
-    lookup = shared.of(step, lambda: _one_hot_places(step, width))
-    other = {"zeros": _NOWHERE, "error": _REFUSED, "infrequent": width - 1}[step.unknown]
-    places = lookup.places
+def one_hot_places(step: OneHot, width: int, held: Held) -> tuple[Places, int]:
+    """The place of each category among the columns, negative for none; and that of any other value."""
+    other = {"zeros": _NOWHERE, "error": REFUSED, "infrequent": width - 1}[step.unknown]
+    return held.places(listed(step.categories), listed(step.infrequent), step.drop), other
 
-    def row(x: Any, out: list[float], lookup: object = lookup) -> None:  # holds the lookup, which nobody else does
+
+def _one_hot(step: OneHot, place: int, width: int, held: Held) -> Writer:
+    places, other = one_hot_places(step, width, held)
+
+    def row(x: Any, out: list[float]) -> None:
         at = places.get(x, other)
         if at >= 0:
-            out[place + at] = 1.0  # type: ignore[call-overload]  # they are whole numbers
-        elif at == _REFUSED:
+            out[place + at] = 1.0
+        elif at == REFUSED:
             raise BadValueError("the category is unknown")
 
     def rows(column: np.ndarray | Sequence[str], out: np.ndarray) -> None:
         values = column.tolist() if isinstance(column, np.ndarray) else column
         at = np.array([places.get(x, other) for x in values], np.int64)
-        if other == _REFUSED and (at == _REFUSED).any():
+        if other == REFUSED and (at == REFUSED).any():
             raise BadValueError("the category is unknown")
         hit = np.flatnonzero(at >= 0)
         out[hit, at[hit] + place] = 1.0
@@ -81,51 +87,64 @@ def _one_hot(step: OneHot, place: int, width: int, shared: SharedTables) -> Writ
     return Writer(row, rows)
 
 
-def _one_hot_places(step: OneHot, width: int) -> dict[str | float, float]:
-    kept = [value for number, value in enumerate(listed(step.categories)) if number != step.drop]
-    places: dict[str | float, float] = {value: number for number, value in enumerate(kept)}
-    if step.drop is not None:
-        places[listed(step.categories)[step.drop]] = _NOWHERE
-    return places | dict.fromkeys(listed(step.infrequent), width - 1)
-
-
-def _tokens(step: Tokens, place: int, shared: SharedTables) -> Writer:
-    count = _counter(step, shared)
-    weigh = _weigher(step)
-
-    def columns(text: str) -> Iterable[tuple[int, float]]:
-        """Places and values, by rising place: sums are taken in this order."""
-        counts = sorted(count(text).items())
-        return zip([at for at, _ in counts], weigh(counts), strict=True)
+def _tokens(step: Tokens, place: int, held: Held) -> Writer:
+    count, weigh = _counter(step, held), _weigher(step, held)
 
     def row(text: str, out: list[float]) -> None:
-        for at, value in columns(text):
+        counts = count(text)
+        for at, value in zip(counts, weigh(counts), strict=True):
             out[place + at] = value
 
     def rows(texts: Sequence[str], out: np.ndarray) -> None:
-        for number, text in enumerate(texts):
-            for at, value in columns(text):
-                out[number, place + at] = value
+        places: list[int] = []
+        values: list[float] = []
+        for start, text in zip(range(place, out.size, out.shape[1]), texts, strict=True):
+            counts = count(text)
+            places += [start + at for at in counts]
+            values += weigh(counts)
+        out.reshape(-1)[places] = values
 
     return Writer(row, rows)
 
 
-def _counter(step: Tokens, shared: SharedTables) -> Callable[[str], dict[int, int]]:
-    """How often each column's word is in a text."""
-    lookup = shared.of(step, lambda: {word: number for number, word in enumerate(listed(step.vocabulary))})
-    place_of: Callable[[str], Any] = lookup.places.get
-    if step.buckets:
-        place_of = lambda word: zlib.crc32(word.encode("utf-8", "surrogatepass")) % step.buckets  # noqa: E731
+def _counter(step: Tokens, held: Held) -> Callable[[str], dict[int, int]]:
+    """How often each column's word is in a text, by rising column: sums are taken in this order."""
+    lower, longest = step.lower, step.longest_ngram
+    column_of = _hashed(step) if step.buckets else _known(held.places(listed(step.vocabulary)))
 
-    def count(text: str, lookup: object = lookup) -> dict[int, int]:  # holds the lookup, as in `_one_hot`
+    def count(text: str) -> dict[int, int]:
         counts: dict[int, int] = {}
-        for word in _ngrams(_WORDS.findall(text.lower() if step.lower else text), step.longest_ngram):
-            at = place_of(word)
-            if at is not None:
-                counts[at] = counts.get(at, 0) + 1
-        return counts
+        words = _WORDS.findall(text.lower() if lower else text)
+        for word in words if longest == 1 else _ngrams(words, longest):
+            at, weight = column_of(word)
+            if weight:
+                counts[at] = counts.get(at, 0) + weight
+        return dict(sorted(counts.items()))
 
     return count
+
+
+def _known(places: Places) -> Callable[[str], tuple[int, int]]:
+    """Column and weight of a word; 0 for one that there is none for."""
+
+    def column_of(word: str) -> tuple[int, int]:
+        at = places.get(word)
+        return (0, 0) if at is None else (at, 1)
+
+    return column_of
+
+
+def _hashed(step: Tokens) -> Callable[[str], tuple[int, int]]:
+    """As `_known`, by hash."""
+    buckets, signed = step.buckets, step.signed
+    if step.hash == "crc32":
+        return lambda word: (zlib.crc32(word.encode("utf-8", "surrogatepass")) % buckets, 1)
+
+    def column_of(word: str) -> tuple[int, int]:
+        hashed = mmh3.hash(word.encode("utf-8", "surrogatepass"))
+        return abs(hashed) % buckets, -1 if signed and hashed < 0 else 1
+
+    return column_of
 
 
 def _ngrams(words: list[str], longest: int) -> list[str]:
@@ -138,29 +157,28 @@ def _ngrams(words: list[str], longest: int) -> list[str]:
     ]
 
 
-def _weigher(step: Tokens) -> Callable[[list[tuple[int, int]]], list[float]]:
+def _weigher(step: Tokens, held: Held) -> Callable[[dict[int, int]], list[float]]:
     """Values of the counted columns, as scikit-learn's TfidfTransformer computes them."""
-    idf = [float(each) for each in listed(step.idf)]
+    idf = held.numbers([float(each) for each in listed(step.idf)])
+    binary, sublinear, norm = step.binary, step.sublinear, step.norm
 
-    def weigh(counts: list[tuple[int, int]]) -> list[float]:
-        values = [1.0 if step.binary else float(count) for _, count in counts]
-        if step.sublinear:
+    def weigh(counts: dict[int, int]) -> list[float]:
+        values = [1.0] * len(counts) if binary else [float(count) for count in counts.values()]
+        if sublinear:
             values = [float(np.log(value)) + 1.0 for value in values]
         if idf:
-            values = [value * idf[at] for value, (at, _) in zip(values, counts, strict=True)]
-        return _normalised(values, step.norm)
+            values = [value * idf[at] for value, at in zip(values, counts, strict=True)]
+        return values if norm == "none" else _normalised(values, norm)
 
     return weigh
 
 
 def _normalised(values: list[float], norm: str) -> list[float]:
-    if norm == "none":
-        return values
     total = 0.0
     for value in values:
         total += abs(value) if norm == "l1" else value * value
     if total == 0.0:
         return values
     if norm == "l2":
-        total = total**0.5
+        total = math.sqrt(total)
     return [value / total for value in values]

@@ -44,9 +44,9 @@ class Poisoned:
         return refused.value
 
     async def wait_back(self, before: Member) -> None:
-        """Until another process runs under a member's id."""
+        """Until another process runs under a member's id; meanwhile there may be none, when a lease has ended."""
         async with asyncio.timeout(_TIMEOUT_S):
-            while (await self.members())[before.id].incarnation == before.incarnation:
+            while (now := (await self.members()).get(before.id)) is None or now.incarnation == before.incarnation:
                 await asyncio.sleep(0.05)
 
     async def harm(self, ref: ModelRef, member_id: str, others: Member) -> None:

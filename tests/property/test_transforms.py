@@ -57,7 +57,7 @@ numeric_steps = st.one_of(
         Ordinal,
         categories=st.sets(SOME, min_size=1).map(lambda found: tuple({value + 0.0 for value in found})),
         unknown=st.one_of(st.sampled_from(["error", "missing"]), FINITE),
-        missing=st.none() | FINITE,
+        missing=st.none() | st.just("unknown") | FINITE,
     ),
     st.just(DateParts(("weekday",), invalid="missing")),
 )
@@ -70,8 +70,10 @@ text_ends = st.one_of(
         OneHot,
         categories=st.just(("red", "a")),
         infrequent=st.sampled_from([(), ("blue sky", "")]),
+        drop=st.none() | st.just(1),
         unknown=st.sampled_from(["zeros", "error"]),
     ),
+    st.just(OneHot(("red", "a"), ("blue sky",), unknown="infrequent")),
     st.builds(
         Tokens,
         vocabulary=st.just(("red", "blue", "blue sky", "sky", "ünïcode")),
@@ -82,11 +84,23 @@ text_ends = st.one_of(
         norm=st.sampled_from(["none", "l1", "l2"]),
     ),
     st.builds(Tokens, buckets=st.integers(1, 5), binary=st.booleans()),
+    st.builds(
+        Tokens,
+        buckets=st.integers(1, 5) | st.just(500),
+        hash=st.just("murmur3"),
+        signed=st.booleans(),
+        norm=st.sampled_from(["none", "l1", "l2"]),
+    ),
     st.just(DateParts(("year", "day_of_year", "minute", "second"), invalid="missing")),
 )
 text_numbers = st.one_of(
     st.builds(HashBucket, buckets=st.integers(1, 50), seed=st.integers(0, 5)),
-    st.just(Ordinal(("red", "a", "blue sky"), unknown="missing")),
+    st.builds(
+        Ordinal,
+        categories=st.sampled_from([("red", "a", "blue sky"), ("x_1", "")]),
+        unknown=st.sampled_from(["error", "missing", -1.0]),
+        missing=st.sampled_from([None, "unknown", 7.0]),
+    ),
     st.just(DateParts(("epoch",), invalid="missing")),
     st.just(IsMissing()),
 )
@@ -111,7 +125,7 @@ def columns(draw: st.DrawFn) -> Column:
 def specs(draw: st.DrawFn) -> TransformSpec:
     from registry.transforms import width
 
-    chosen = draw(st.lists(columns(), min_size=1, max_size=5))
+    chosen = draw(st.lists(columns(), min_size=1, max_size=8))
     named = [
         Column(column.input, column.steps, tuple(f"{place}.{number}" for number in range(width(column))))
         for place, column in enumerate(chosen)

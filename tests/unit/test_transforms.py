@@ -242,7 +242,7 @@ def test_models_of_one_application_share_their_vocabularies() -> None:
         assert len(encode_spec(split)) < 500
         joined = join_tables(split, {digest: decode_table(data) for digest, data in tables.items()})
         held.append(compile_transform(joined, shared))
-    alone = shared.shared_bytes
+    alone = shared.nbytes
     assert len(digests) == 1
     assert len(shared) == 1
     assert alone > 100_000
