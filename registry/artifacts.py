@@ -45,13 +45,15 @@ class StoredObject(NamedTuple):
 
 
 class ArtifactStore:
-    """One store. Paths are relative, with `/` between the parts. Holds no task and no thread of its own. `reads`: how
-    whole objects are read. `directory`: where it lies, for a store that is a directory of this machine.
+    """One store. Paths are relative, with `/` between the parts. Holds no task and no thread of its own. `directory`:
+    where it lies, for a store that is a directory of this machine. `reads`: how whole objects are read.
     """
 
-    def __init__(self, store: ObjectStore, url: str, reads: StoreReads, directory: Path | None = None) -> None:
+    def __init__(
+        self, store: ObjectStore, url: str, directory: Path | None = None, reads: StoreReads | None = None
+    ) -> None:
         self._store = store
-        self._reads = reads
+        self._reads = reads or StoreReads(store)
         self.url = url
         self._directory = directory
 

@@ -52,8 +52,7 @@ def open_store(url: str, *, timeout_s: float = 30.0, retries: int = 2) -> Artifa
     parts = urlsplit(url)
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and len(parts.path) > 1:
         directory = Path(unquote(parts.path))
-        store = _open_directory(directory)
-        return ArtifactStore(store, url, StoreReads(store, timeout_s, retries), directory)
+        return ArtifactStore(_open_directory(directory), url, directory)
     opener = _OPENERS.get(parts.scheme)
     if opener is None or not parts.netloc:
         raise InvalidRequestError(
@@ -61,7 +60,7 @@ def open_store(url: str, *, timeout_s: float = 30.0, retries: int = 2) -> Artifa
             "az://container/prefix"
         )
     reads = StoreReads(opener(parts, _Tries(timeout_s, 0)), timeout_s, retries)
-    return ArtifactStore(opener(parts, _Tries(timeout_s, retries)), url, reads)
+    return ArtifactStore(opener(parts, _Tries(timeout_s, retries)), url, reads=reads)
 
 
 class _Tries(NamedTuple):
