@@ -25,7 +25,19 @@ GuaranteedOption = Annotated[
 ]
 MaxOption = Annotated[float | None, typer.Option("--max-mib", min=0, help="Memory of each scorer, at most.")]
 PremiumOption = Annotated[bool | None, typer.Option("--premium/--standard", help="A shard with little overlap.")]
-_COLUMNS = ["tenant", "shard_size", "requests_per_s", "concurrency", "guaranteed_mib", "max_mib", "premium"]
+PoolOption = Annotated[
+    str | None, typer.Option("--dedicated-pool", help="The pool of scorers that is its alone; '' for none.")
+]
+_COLUMNS = [
+    "tenant",
+    "shard_size",
+    "requests_per_s",
+    "concurrency",
+    "guaranteed_mib",
+    "max_mib",
+    "premium",
+    "dedicated_pool",
+]
 
 
 @app.command()
@@ -39,12 +51,13 @@ def create(
     guaranteed_mib: GuaranteedOption = None,
     max_mib: MaxOption = None,
     premium: PremiumOption = None,
+    dedicated_pool: PoolOption = None,
     request_id: RequestIdOption = "",
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Create a tenant's settings; 0 means the cluster's default, or no limit."""
     wanted = pb.Tenant(name=f"tenants/{tenant}")
-    _apply(wanted, shard_size, requests_per_s, concurrency, guaranteed_mib, max_mib, premium)
+    _apply(wanted, shard_size, requests_per_s, concurrency, guaranteed_mib, max_mib, premium, dedicated_pool)
 
     async def work(stub: RegistryServiceStub) -> pb.Tenant:
         request = pb.CreateTenantRequest(tenant=wanted, request_id=request_id)
@@ -65,6 +78,7 @@ def update(
     guaranteed_mib: GuaranteedOption = None,
     max_mib: MaxOption = None,
     premium: PremiumOption = None,
+    dedicated_pool: PoolOption = None,
     request_id: RequestIdOption = "",
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -72,7 +86,7 @@ def update(
 
     async def work(stub: RegistryServiceStub) -> pb.Tenant:
         held = (await stub.GetTenant(pb.GetTenantRequest(name=f"tenants/{tenant}"))).tenant
-        _apply(held, shard_size, requests_per_s, concurrency, guaranteed_mib, max_mib, premium)
+        _apply(held, shard_size, requests_per_s, concurrency, guaranteed_mib, max_mib, premium, dedicated_pool)
         request = pb.UpdateTenantRequest(tenant=held, request_id=request_id)
         answer: pb.UpdateTenantResponse = await stub.UpdateTenant(request)
         return answer.tenant
@@ -138,6 +152,7 @@ def _apply(
     guaranteed_mib: float | None,
     max_mib: float | None,
     premium: bool | None,
+    dedicated_pool: str | None,
 ) -> None:
     given = {
         "shard_size": shard_size,
@@ -146,6 +161,7 @@ def _apply(
         "guaranteed_bytes": None if guaranteed_mib is None else int(guaranteed_mib * (1 << 20)),
         "max_bytes": None if max_mib is None else int(max_mib * (1 << 20)),
         "premium": premium,
+        "dedicated_pool": dedicated_pool,
     }
     for name, value in given.items():
         if value is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import uuid
 from collections.abc import Callable
 from contextlib import aclosing
@@ -152,14 +153,20 @@ class Announcement:
 
 
 async def follow_members(
-    etcd: Etcd, keys: Keys, on_view: Callable[[MembersView], None], *, grace_s: float = 10.0
+    etcd: Etcd,
+    keys: Keys,
+    on_view: Callable[[MembersView], None],
+    *,
+    grace_s: float = 10.0,
+    refill_after_s: float = 0.0,
 ) -> None:
     """Call `on_view` with the view of the members, at first and whenever its epoch changed, until cancelled.
 
     While etcd is dead the last view holds; after etcd lost its data, `grace_s` longer for who isn't announced again
-    (see `registry.member_fold`). `on_view` is called in the event loop.
+    (see `registry.member_fold`). `refill_after_s`: how long the dead keep their places (see `registry.tombstones`).
+    `on_view` is called in the event loop.
     """
-    following = _Following(MemberFold(keys, grace_s), on_view)
+    following = _Following(MemberFold(keys, grace_s, refill_after_s), on_view)
     backoff = Backoff()
     try:
         while True:
@@ -198,8 +205,8 @@ class _Following:
 
     def _show(self) -> None:
         self.close()
-        if self._fold.lost_until_s:
-            self._timer = self._loop.call_at(min(self._fold.lost_until_s.values()), self._expire)
+        if self._fold.next_s < math.inf:
+            self._timer = self._loop.call_at(self._fold.next_s, self._expire)
         if self._fold.view.epoch != self._shown:
             self._shown = self._fold.view.epoch
             self._on_view(self._fold.view)

@@ -17,6 +17,7 @@ from registry.errors import InvalidRequestError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LIVE = "live"
+DEFAULT_POOL = "default"
 
 
 def check_name(what: str, value: str) -> str:

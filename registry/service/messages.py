@@ -12,7 +12,15 @@ import msgspec
 
 from registry.errors import InvalidRequestError
 from registry.manifest import AliasRecord, Manifest, Registration, RolloutSpec, VersionState
-from registry.model import ApplicationRecord, ModelRef, ModelSchema, QuarantineRecord, TenantRecord
+from registry.model import (
+    DEFAULT_POOL,
+    ApplicationRecord,
+    ModelRef,
+    ModelSchema,
+    QuarantineRecord,
+    TenantRecord,
+    check_name,
+)
 from registry.service.names import (
     application_name,
     check_part,
@@ -168,6 +176,7 @@ def to_tenant(record: TenantRecord) -> pb.Tenant:
         guaranteed_bytes=record.guaranteed_bytes,
         max_bytes=record.max_bytes,
         premium=record.premium,
+        dedicated_pool=record.dedicated_pool,
         create_time=record.created_at,
         etag=to_etag(record.revision),
         deleting=record.deleting,
@@ -179,6 +188,10 @@ def from_tenant(tenant: pb.Tenant) -> TenantRecord:
     check_amounts("tenant", {"requests_per_s": tenant.requests_per_s})
     if tenant.max_bytes and tenant.guaranteed_bytes > tenant.max_bytes:
         raise InvalidRequestError("tenant.guaranteed_bytes: it is more than max_bytes")
+    if tenant.dedicated_pool:
+        check_name("tenant.dedicated_pool", tenant.dedicated_pool)
+    if tenant.dedicated_pool == DEFAULT_POOL:
+        raise InvalidRequestError(f"tenant.dedicated_pool: {DEFAULT_POOL!r} is everybody's")
     return TenantRecord(
         tenant=parse_tenant("tenant.name", tenant.name),
         shard_size=tenant.shard_size,
@@ -187,6 +200,7 @@ def from_tenant(tenant: pb.Tenant) -> TenantRecord:
         guaranteed_bytes=tenant.guaranteed_bytes,
         max_bytes=tenant.max_bytes,
         premium=tenant.premium,
+        dedicated_pool=tenant.dedicated_pool,
     )
 
 

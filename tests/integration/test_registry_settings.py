@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "guaranteed_bytes": 1 << 20,
     "max_bytes": 1 << 30,
     "premium": True,
+    "dedicated_pool": "acme",
 }
 
 

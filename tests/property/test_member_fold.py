@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,3 +131,64 @@ def test_who_comes_back_is_the_new_incarnation_at_once() -> None:
     assert fold.view.members["a"].incarnation == "2"
     fold.expire(11.0)
     assert fold.view.members.keys() == {"a"}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["put", "delete", "list"]),
+            st.dictionaries(
+                st.sampled_from(IDS), st.sampled_from([state for state in MemberState if state is not MemberState.DOWN])
+            ),
+            st.floats(0, 30),
+        ),
+        max_size=30,
+    )
+)
+def test_the_dead_keep_their_places_for_a_while(history: list[tuple[str, dict[str, MemberState], float]]) -> None:
+    """Against a model that looks at the members before and after each event."""
+    fold = MemberFold(KEYS, refill_after_s=60.0)
+    until_s: dict[str, float] = {}
+    now_s = 0.0
+    for revision, (what, states, pause_s) in enumerate(history, start=1):
+        now_s += pause_s
+        before = fold.view.members
+        puts = [KeyValue(KEYS.member(n), encode(member(n, "1", state)), revision) for n, state in states.items()]
+        if what == "list":
+            fold.apply(Listed(revision, tuple(puts)), now_s)
+        elif what == "put":
+            fold.apply(Changed(revision, tuple(map(Put, puts))), now_s)
+        else:
+            fold.apply(Changed(revision, tuple(Deleted(KEYS.member(n), revision) for n in states)), now_s)
+        died = {n for n in before.keys() - fold.view.members.keys() if before[n].state is MemberState.READY}
+        until_s |= dict.fromkeys(died, now_s + 60.0)
+        until_s = {n: until for n, until in until_s.items() if until > now_s and n not in fold.view.members}
+        assert fold.view.down == {n: member(n, "1", MemberState.DOWN) for n in until_s}
+        assert fold.next_s == min(until_s.values(), default=math.inf)
+        assert len(fold.view.placed) == len(fold.view.members) + len(until_s)
+    fold.expire(now_s + 60.0)
+    assert not fold.view.down
+    assert fold.next_s == math.inf
+
+
+def test_a_death_and_the_end_of_its_time_are_changes_and_a_return_brings_back_what_was() -> None:
+    fold = MemberFold(KEYS, grace_s=10.0, refill_after_s=60.0)
+    fold.apply(Listed(1, (announced("a"), announced("b"))), 0.0)
+    fold.apply(Changed(2, (Deleted(KEYS.member("a"), 2),)), 1.0)
+    assert (fold.view.epoch, [m.id for m in fold.view.placed]) == (2, ["b", "a"])
+    fold.apply(Changed(3, (Put(announced("a", "2")),)), 60.0)
+    assert (fold.view.epoch, fold.view.down) == (3, {})
+    fold.apply(Changed(4, (Deleted(KEYS.member("a"), 4),)), 70.0)
+    fold.expire(129.0)
+    assert (fold.view.epoch, set(fold.view.down)) == (4, {"a"})
+    fold.expire(130.0)
+    assert (fold.view.epoch, fold.view.down) == (5, {})
+
+
+def test_who_a_listing_lost_is_down_when_its_grace_is_over() -> None:
+    fold = MemberFold(KEYS, grace_s=10.0, refill_after_s=60.0)
+    fold.apply(Listed(1, (announced("a"),)), 0.0)
+    fold.apply(Listed(2, ()), 5.0)
+    assert (set(fold.view.members), set(fold.view.down)) == ({"a"}, set())
+    fold.expire(15.0)
+    assert (set(fold.view.members), set(fold.view.down), fold.next_s) == (set(), {"a"}, 75.0)

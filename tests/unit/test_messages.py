@@ -263,6 +263,7 @@ def test_a_tenant_reads_back() -> None:
         guaranteed_bytes=1,
         max_bytes=2**40,
         premium=True,
+        dedicated_pool="acme",
     )
     held = msgspec.structs.replace(record, revision=7, created_at="then", nonce="n")
     shown = messages.to_tenant(held)
@@ -277,6 +278,8 @@ def test_a_tenant_reads_back() -> None:
         ({"name": "tenants/acme", "requests_per_s": -1.0}, "tenant.requests_per_s: -1"),
         ({"name": "tenants/acme", "requests_per_s": math.nan}, "tenant.requests_per_s: nan"),
         ({"name": "tenants/acme", "guaranteed_bytes": 2, "max_bytes": 1}, "guaranteed_bytes"),
+        ({"name": "tenants/acme", "dedicated_pool": "a b"}, "tenant.dedicated_pool 'a b' is not a valid name"),
+        ({"name": "tenants/acme", "dedicated_pool": "default"}, "tenant.dedicated_pool: 'default' is everybody's"),
     ],
 )
 def test_tenants_that_can_not_be(tenant: dict[str, Any], words: str) -> None:
