@@ -63,9 +63,10 @@ async def compare(name: str, store: ArtifactStore, rounds: int) -> list[Row]:
     for size, nbytes in SIZES.items():
         single, pieces = [], []
         await _timed(store, size, nbytes)
-        for _ in range(rounds):
-            single.append(await _timed(store, size, 0))
-            pieces.append(await _timed(store, size, nbytes))
+        for number in range(rounds):
+            ways = [(single, 0), (pieces, nbytes)]
+            for taken, said in ways if number % 2 else reversed(ways):
+                taken.append(await _timed(store, size, said))
         (wall, cpu), (pieces_wall, pieces_cpu) = (map(median, zip(*each, strict=True)) for each in (single, pieces))
         rows.append(Row(name, size, wall, pieces_wall, cpu, pieces_cpu))
         print(rows[-1].text(), flush=True)

@@ -47,8 +47,9 @@ class Fetch:
         self._run = run
         self._gate = asyncio.Semaphore(_FETCHES)
 
-    async def get(self, path: str, tenant: str, digest: str) -> Fetched:
-        """The bytes under a path of the store, whose lower-case sha256 is `digest`.
+    async def get(self, path: str, tenant: str, digest: str, size_bytes: int = 0) -> Fetched:
+        """The bytes under a path of the store, whose lower-case sha256 is `digest`. `size_bytes`: how many, where
+        that's known.
 
         Raises:
             ModelUnusableError: they are missing from the store.
@@ -61,7 +62,7 @@ class Fetch:
             return found
         async with self._gate:
             try:
-                data = await self._store.get(path)
+                data = await self._store.get(path, size_bytes)
             except ObjectMissingError as error:
                 raise ModelUnusableError(f"{path} is missing from the store") from error
         fetch_us = (perf_counter_ns() - began) // 1000

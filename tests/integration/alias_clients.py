@@ -75,9 +75,9 @@ class FaultyStore(ArtifactStore):
         await self._pause()
         return created
 
-    async def get(self, path: str) -> bytes:
+    async def get(self, path: str, size_bytes: int = 0) -> bytes:
         await self._pause()
-        return await super().get(path)
+        return await super().get(path, size_bytes)
 
     async def list_names(self, folder: str) -> list[str]:
         await self._pause()

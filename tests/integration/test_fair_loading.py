@@ -63,12 +63,12 @@ class SlowStore:
         self.delay_s = 0.0
         self.asked: list[str] = []
 
-    async def get(self, path: str) -> bytes:
+    async def get(self, path: str, size_bytes: int = 0) -> bytes:
         if "/artifacts/" in path:
             self.asked.append(path)
             await self.gate.wait()
             await asyncio.sleep(self.delay_s)
-        return await self._store.get(path)
+        return await self._store.get(path, size_bytes)
 
 
 class Desk:

@@ -107,10 +107,10 @@ class Desk:
         gate, store = asyncio.Event(), self.scorer._loader._fetch._store
 
         class Gated:
-            async def get(self, path: str) -> bytes:
+            async def get(self, path: str, size_bytes: int = 0) -> bytes:
                 if path.endswith(artifact):
                     await gate.wait()
-                return await store.get(path)
+                return await store.get(path, size_bytes)
 
         self.scorer._loader._fetch._store = cast("ArtifactStore", Gated())
         yield gate

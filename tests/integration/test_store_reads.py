@@ -144,8 +144,7 @@ class BadServer:
 
     def _answer(self, head: bytes) -> bytes:
         if self.statuses:
-            status = self.statuses.pop(0)
-            return b"HTTP/1.1 %d Something\r\nContent-Length: 4\r\n\r\nnope" % status
+            return b"HTTP/1.1 %d Something\r\nContent-Length: 4\r\n\r\nnope" % self.statuses.pop(0)
         begin, end, status = 0, SIZE, b"200 OK"
         if self.knows_ranges and (at := head.lower().find(b"range: bytes=")) >= 0:
             first, _, last = head[at + 13 : head.index(b"\r\n", at)].partition(b"-")
