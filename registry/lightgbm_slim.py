@@ -8,15 +8,18 @@ nodes, importances, parameters; that halves the text and the time to load it. Lo
 Invariants: the same model gives the same bytes, `slim(slim(x)) == slim(x)`, and the result passes
 `check_lightgbm_text`. Numbers are in their shortest decimal form that reads back as the same float64; LightGBM reads
 decimals exactly (its src/io/tree.cpp, StringToArray).
+
+`with_counts` makes the same text with the one kind of notes that contributions need, `registry.lightgbm_counts`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from registry.lightgbm_counts import LEAF_COUNT, SPLIT_COUNT, has_counts
 from registry.lightgbm_text import pandas_categories, read_sections, tree_blocks
 from registry.lightgbm_tree import KNOWN_LINES, read_fields
 
@@ -43,11 +46,28 @@ def slim(data: bytes) -> bytes:
         ArtifactRejectedError: the text can't even be read; it wasn't checked.
     """
     header, trees, tail = read_sections(data)
-    blocks = [_tree(number, block) for number, block in enumerate(tree_blocks(header, trees))]
+    return _text(header, tail, [_lines(fields, ()) for fields in _trees(header, trees)])
+
+
+def with_counts(data: bytes) -> bytes:
+    """As `slim`, with the counts of rows; empty where a tree hasn't any, or such as make no sense."""
+    header, trees, tail = read_sections(data)
+    fields = list(_trees(header, trees))
+    if not all(map(has_counts, fields)):
+        return b""
+    return _text(header, tail, [_lines(each, (LEAF_COUNT, SPLIT_COUNT)) for each in fields])
+
+
+def _trees(header: Mapping[str, str], trees: str) -> Iterator[dict[str, str]]:
+    for number, block in enumerate(tree_blocks(header, trees)):
+        yield read_fields([line for line in block.split("\n") if line], f"tree {number}", KNOWN_LINES)
+
+
+def _text(header: Mapping[str, str], tail: str, trees: Iterable[str]) -> bytes:
+    blocks = [f"Tree={number}\n{lines}\n" for number, lines in enumerate(trees)]
     sizes = " ".join(str(len(block)) for block in blocks)
     head = "".join(_header_line(key, header[key]) for key in _HEADER if key in header)
-    text = f"tree\n{head}tree_sizes={sizes}\n\n{''.join(blocks)}end of trees\n{_categories(tail)}"
-    return text.encode()
+    return f"tree\n{head}tree_sizes={sizes}\n\n{''.join(blocks)}end of trees\n{_categories(tail)}".encode()
 
 
 def _header_line(key: str, value: str) -> str:
@@ -56,18 +76,16 @@ def _header_line(key: str, value: str) -> str:
     return f"{key}={value if key in _WORDS else _integers(value)}\n"
 
 
-def _tree(number: int, block: str) -> str:
-    """One tree, up to and including the empty line that ends it for LightGBM."""
-    fields = read_fields([line for line in block.split("\n") if line], f"tree {number}", KNOWN_LINES)
-    lines = [f"{key}={_numbers(key, fields.get(key, '0'))}\n" for key in _lines_of(fields)]
-    return f"Tree={number}\n{''.join(lines)}\n"
+def _lines(fields: Mapping[str, str], notes: tuple[str, ...]) -> str:
+    """The lines of one tree; an empty one behind them ends it for LightGBM. `notes`: kept as well."""
+    return "".join(f"{key}={_numbers(key, fields.get(key, '0'))}\n" for key in _lines_of(fields, notes))
 
 
-def _lines_of(fields: Mapping[str, str]) -> Iterable[str]:
+def _lines_of(fields: Mapping[str, str], notes: tuple[str, ...]) -> Iterable[str]:
     if int(fields["num_leaves"]) == 1:
         return (key for key in _TREE if key in _LONE_LEAF)
     without = () if int(fields["num_cat"]) else _CATEGORICAL
-    return (key for key in _TREE if key not in without)
+    return (*(key for key in _TREE if key not in without), *notes)
 
 
 def _numbers(key: str, text: str) -> str:

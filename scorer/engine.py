@@ -8,7 +8,7 @@ engine loads its library, which takes about 0.1 s.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -44,6 +44,38 @@ class LoadedModel(Protocol):
         """Free the memory. Called exactly once, when no predict runs; a predict afterwards is a bug."""
 
 
+@runtime_checkable
+class KeepsLock(Protocol):
+    """A loaded model whose `predict` may keep the interpreter lock."""
+
+    def predict_unlocked(self, rows: Rows) -> list[np.ndarray]:
+        """As `LoadedModel.predict`, equal to the last bit, by calls that give up the lock: for another thread than the
+        event loop's.
+        """
+
+
+def predict_unlocked(model: LoadedModel, rows: Rows) -> list[np.ndarray]:
+    """Predict without the interpreter lock, whatever the engine does by itself."""
+    return model.predict_unlocked(rows) if isinstance(model, KeepsLock) else model.predict(rows)
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A loaded model that tells what each of its inputs adds to a score (SHAP values), if it was loaded from an
+    artifact with training notes. `inputs`: their names, in order; behind transforms those that these make.
+    """
+
+    inputs: tuple[str, ...]
+
+    def contributions(self, rows: Rows) -> np.ndarray:
+        """float64 of shape (rows, raw scores, inputs + 1), which the caller owns: the last one is what every row begins
+        with, and the sum is the raw score. Any thread may call it; it gives up the interpreter lock.
+
+        Raises:
+            InvalidFeaturesError: the rows don't have the columns of the model, or numbers that can't be explained.
+        """
+
+
 class Engine(Protocol):
     """A library that runs models of one runtime."""
 
@@ -68,6 +100,10 @@ def engine_for(runtime: Runtime) -> Engine:
         from scorer.engines.lightgbm import ENGINE as LIGHTGBM
 
         return LIGHTGBM
+    if runtime is Runtime.XGBOOST:
+        from scorer.engines.xgboost import ENGINE as XGBOOST
+
+        return XGBOOST
     from scorer.engines.onnx import ENGINE as ONNX
 
     return ONNX

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 _FLOAT32, _FLOAT64 = 0, 1
-_NORMAL_PREDICTION = 0
+_NORMAL_PREDICTION, _CONTRIBUTIONS = 0, 3
 _ROW_MAJOR = 1
 _PARAMETERS = b"num_threads=1 verbosity=-1"
 
@@ -95,9 +95,16 @@ class Api:
         """Predict the rows of `dense`, C-contiguous float32 or float64 of shape (rows, features), into `answer`,
         C-contiguous float64 with room for rows x classes.
         """
+        self._predict_matrix(_NORMAL_PREDICTION, booster, dense, answer)
+
+    def contributions(self, booster: c_void_p, dense: np.ndarray, answer: np.ndarray) -> None:
+        """As `predict_matrix`, into room for rows x classes x (features + 1). The model must have its counts."""
+        self._predict_matrix(_CONTRIBUTIONS, booster, dense, answer)
+
+    def _predict_matrix(self, what: int, booster: c_void_p, dense: np.ndarray, answer: np.ndarray) -> None:
         dtype = _FLOAT64 if dense.dtype == np.float64 else _FLOAT32
         matrix = (dense.ctypes.data, dtype, *dense.shape, _ROW_MAJOR)
-        kind = (_NORMAL_PREDICTION, 0, -1, _PARAMETERS)
+        kind = (what, 0, -1, _PARAMETERS)
         predict = self.library.LGBM_BoosterPredictForMat
         self.check(predict(booster, *matrix, *kind, byref(c_int64()), answer.ctypes.data))
 
