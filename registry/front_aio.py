@@ -18,6 +18,8 @@ from registry.front import Gate, Handler, Method, run_handler, wait_idle, wait_q
 from registry.status import status_of, trailers
 
 _GRACE_S = 0.2
+# Routers ping a scorer that is silent while it has their items; grpcio by default closes the connection for that.
+_PINGS = (("grpc.http2.min_recv_ping_interval_without_data_ms", 50), ("grpc.http2.max_ping_strikes", 0))
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
@@ -54,7 +56,7 @@ class AioFront:
         self._gate = gate
         # Up to twice the limit the message comes in and is refused with our own words; above it grpcio refuses it.
         limit = ("grpc.max_receive_message_length", 2 * gate.max_message_bytes)
-        self._server = grpc.aio.server(options=[limit, ("grpc.so_reuseport", 0)])
+        self._server = grpc.aio.server(options=[limit, *_PINGS, ("grpc.so_reuseport", 0)])
         self._port = self._bind(address, credentials)
 
     def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:

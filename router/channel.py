@@ -98,6 +98,16 @@ class Channel:
         """What the channel does now. In BACKOFF calls fail at once."""
         return self._state
 
+    @property
+    def heard_at(self) -> float:
+        """When anything came from the server, on the loop's clock; 0 where there is no connection."""
+        return max((transport.heard_at for transport in self._transports), default=0.0)
+
+    def ping(self) -> None:
+        """Ask the server for a sign of life, which shows in `heard_at`."""
+        for transport in self._transports:
+            transport.ping()
+
     def connect(self) -> None:
         """Begin to connect, if the channel is idle."""
         if self._state is State.IDLE:

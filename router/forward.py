@@ -181,7 +181,7 @@ class Forwarder:
                 return
         self._refuse(item, failure_of(NoScorerError(self._why_none)))
 
-    def on_result(self, item: Item, response: bytes | None, failure: Failure | None) -> None:
+    def on_result(self, item: Item, response: bytes | None, failure: Failure | None, sent: bool = True) -> None:
         """A link is done with an item."""
         if item.done:
             return

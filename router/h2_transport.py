@@ -99,7 +99,7 @@ class H2Transport(asyncio.Protocol):
         self._receiving = False
         self._flush_planned = False
         self._pinged_at = 0.0
-        self._heard_at = 0.0
+        self.heard_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self.calls: dict[int, Handle] = {}
         self.ready_at: float | None = None
@@ -133,6 +133,11 @@ class H2Transport(asyncio.Protocol):
         if not self._receiving:
             self._flush_soon()
         return True
+
+    def ping(self) -> None:
+        """Ask the peer for a sign of life."""
+        self._h2.ping()
+        self._flush()
 
     def start_waiting(self) -> None:
         """Start calls of the queue, oldest first, while there is room."""
@@ -172,7 +177,7 @@ class H2Transport(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
-        self._heard_at = self._loop.time()
+        self.heard_at = self._loop.time()
         self._dispatch(self._h2.receive(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -226,7 +231,7 @@ class H2Transport(asyncio.Protocol):
 
     def _on_connection_event(self, event: Event) -> None:
         if isinstance(event, Ready):
-            self.ready_at = self._heard_at
+            self.ready_at = self.heard_at
             self._watch = self._loop.call_later(self._keepalive_s, self._check_alive)
             if not self.became_ready.done():
                 self.became_ready.set_result(None)
@@ -271,14 +276,13 @@ class H2Transport(asyncio.Protocol):
     def _check_alive(self) -> None:
         """While calls are open and the peer is silent: ping, and give the connection up if even then nothing comes."""
         now = self._loop.time()
-        wait_s = self._heard_at + self._keepalive_s - now
+        wait_s = self.heard_at + self._keepalive_s - now
         if wait_s <= 0:
             wait_s = self._keepalive_s
-            if self.calls and self._pinged_at > self._heard_at:
+            if self.calls and self._pinged_at > self.heard_at:
                 self._dispatch(self._h2.lose("the server is silent"))
                 return
             if self.calls:
                 self._pinged_at = now
-                self._h2.ping()
-                self._flush()
+                self.ping()
         self._watch = self._loop.call_later(wait_s, self._check_alive)

@@ -5,7 +5,18 @@ that came in this turn, unless `MAX_UNANSWERED` batches are already out from whi
 waits in the queue and leaves with the next batch. A scorer sends what it can score at once as the first message of
 the stream, so an item that waits for a cold model neither delays its neighbours nor holds the link.
 
-Invariants: each submitted item comes back exactly once through `on_result`, unless its caller cancelled it.
+Head of line: items over `LARGE_BYTES` wait in a queue of their own, travel alone, and have `MAX_LARGE_UNANSWERED`
+places of their own, so that small ones neither wait behind them nor share a batch with them; on the connection they
+take turns (`router.h2_sender`).
+
+Flow control: what waits is bounded by items and bytes, and `submit` refuses what is over it; what is out is bounded,
+too, and while it's at its bound everything waits.
+
+Stalls: a scorer from which nothing comes, not even the answer to a ping, while items are out, is stalled: `on_stall` is
+called, which may take items away (`take_back`). Pings go on, and the first sign of life ends it.
+
+Invariants: each submitted item comes back exactly once through `on_result`, unless its caller cancelled it or
+`take_back` gave it away. `load` is the number of items that wait or are out.
 """
 
 from __future__ import annotations
@@ -13,34 +24,50 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
 from registry.failure import Code, Failure
-from router.channel import Channel, Handle
+from router.channel import Channel, Handle, State
 from router.item import Item
 from router.retry import RetryPolicy
+from router.stall import StallWatch
 from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults
 
 PATH = b"/scoremesh.scoring.v1.ScoringService/StreamScoreBatch"
 MAX_UNANSWERED = 4
+MAX_LARGE_UNANSWERED = 2
 MAX_ITEMS = 256
 MAX_BYTES = 1024 * 1024
+LARGE_BYTES = 16 * 1024
+MAX_WAITING_ITEMS = 2048  # so at most 32 MiB of small ones
+MAX_WAITING_BYTES = 32 * 1024 * 1024  # of large ones
+MAX_OUT_ITEMS = 8192
+MAX_OUT_BYTES = 64 * 1024 * 1024
+_LOOK_S = 0.05
 
-OnResult = Callable[[Item, bytes | None, Failure | None], None]
+
+class OnResult(Protocol):
+    """Told what became of an item. `sent`: False where the scorer surely never got it."""
+
+    def __call__(self, item: Item, response: bytes | None, failure: Failure | None, sent: bool = True) -> None: ...
 
 
 class Batch:
     """Items that travel together; the receiver of one call."""
 
-    __slots__ = ("_handle", "_heard", "_items", "_left", "_link")
+    __slots__ = ("_handle", "_heard", "_items", "_left", "_link", "_size_bytes", "is_large", "sent_at")
 
-    def __init__(self, link: Link, items: list[Item]) -> None:
+    def __init__(self, link: Link, items: list[Item], size_bytes: int, now: float, *, is_large: bool) -> None:
         self._link = link
         self._items: list[Item | None] = list(items)
         self._left = len(items)
+        self._size_bytes = size_bytes
         self._heard = False
         self._handle: Handle | None = None
+        self.is_large = is_large
+        self.sent_at = now
 
     def start(self, channel: Channel, payload: bytes, timeout_s: float) -> None:
         """Send it."""
@@ -51,32 +78,37 @@ class Batch:
 
     def on_message(self, payload: bytes) -> None:
         """Some results came."""
-        self._mark_heard()
+        if not self._heard:
+            self._heard = True
+            self._link.heard(self, answered=True)
         try:
             results = RawResults.FromString(payload).results
         except DecodeError:
             self._fail_rest(Failure(Code.INTERNAL, "a scorer sent an answer that can't be read", "BAD_ANSWER"))
             return
+        on_result = self._link.on_result
+        left = self._left
         for result in results:
             item = self._take(result.index)
             if item is None:
                 continue
             if result.code:
                 failure = Failure(result.code, result.message, result.reason, result.retry_after_ms)
-                self._link.on_result(item, None, failure)
+                on_result(item, None, failure)
             else:
-                self._link.on_result(item, result.response, None)
+                on_result(item, result.response, None)
+        self._account(left)
 
     def on_end(self, status: int, message: str, sent: bool) -> None:
         """The call is over: what wasn't answered fails with its status."""
         self._mark_heard()
         if self._left:
-            self._fail_rest(_failure_of_call(status, message))
+            self._fail_rest(_failure_of_call(status, message), sent)
 
     def _mark_heard(self) -> None:
         if not self._heard:
             self._heard = True
-            self._link.heard()
+            self._link.heard(self, answered=False)
 
     def _take(self, index: int) -> Item | None:
         item = self._items[index] if index < len(self._items) else None
@@ -87,17 +119,34 @@ class Batch:
         item.withdraw = None
         return None if item.done else item
 
-    def _fail_rest(self, failure: Failure) -> None:
+    def _account(self, left_before: int) -> None:
+        """Tell the link how many items aren't out any more."""
+        if self._left != left_before:
+            self._link.settle(self, left_before - self._left, 0 if self._left else self._size_bytes)
+
+    def _fail_rest(self, failure: Failure, sent: bool = True) -> None:
+        left = self._left
         for index in range(len(self._items)):
             item = self._take(index)
             if item is not None:
-                self._link.on_result(item, None, failure)
+                self._link.on_result(item, None, failure, sent)
+        self._account(left)
+
+    def give_up(self, moves: Callable[[Item], bool]) -> None:
+        """Let go of each item that `moves` takes, and of the call when none is left."""
+        left = self._left
+        for index, item in enumerate(self._items):
+            if item is not None and (item.done or moves(item)):
+                self._take(index)
+        self._account(left)
+        if not self._left and self._handle is not None:
+            self._handle.cancel()
+            self._mark_heard()
 
     def _withdraw(self) -> None:
         """A caller has gone. When no caller is left, the scorer needn't go on, and nothing will be heard of it."""
         if self._handle is not None and all(item is None or item.done for item in self._items):
-            self._handle.cancel()
-            self._mark_heard()
+            self.give_up(lambda _item: True)
 
 
 def _failure_of_call(status: int, message: str) -> Failure:
@@ -110,71 +159,198 @@ def _failure_of_call(status: int, message: str) -> Failure:
     return Failure(status, message, "SCORER_FAILED")
 
 
-class Link:
-    """See the module."""
+class _Lane:
+    """Items that wait, and how many batches of them are out unheard. `places`: how many may be."""
 
-    def __init__(self, channel: Channel, on_result: OnResult, policy: RetryPolicy) -> None:
+    __slots__ = ("max_items", "places", "queue", "unanswered")
+
+    def __init__(self, places: int, max_items: int) -> None:
+        self.queue: deque[Item] = deque()
+        self.unanswered = 0
+        self.places = places
+        self.max_items = max_items
+
+
+class Link:
+    """See the module. `on_stall`: called in the event loop when a stall begins, and when it ends (False)."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        on_result: OnResult,
+        policy: RetryPolicy,
+        on_stall: Callable[[Link, bool], None] = lambda _link, _stalled: None,
+    ) -> None:
         self._channel = channel
         self.on_result = on_result
         self._policy = policy
+        self._on_stall = on_stall
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[Item] = deque()
-        self._unanswered = 0
+        self._small = _Lane(MAX_UNANSWERED, MAX_ITEMS)
+        self._large = _Lane(MAX_LARGE_UNANSWERED, 1)
+        self._large_bytes = 0  # that wait
+        self._batches: set[Batch] = set()
+        self._out_items = 0
+        self._out_bytes = 0
         self._scheduled = False
+        self._watch = StallWatch()
+        self._look_timer: asyncio.TimerHandle | None = None
+        self.load = 0
 
-    def submit(self, item: Item) -> None:
-        """Send an item with the next batch."""
-        self._queue.append(item)
-        self._schedule()
+    # --- in ---
 
-    def heard(self) -> None:
-        """One of the batches has been heard of."""
-        self._unanswered -= 1
-        if self._queue:
+    def submit(self, item: Item) -> bool:
+        """Send an item with the next batch. False: too much waits already, and the item isn't taken."""
+        size = len(item.payload)
+        lane = self._small if size <= LARGE_BYTES else self._large
+        if (len(lane.queue) >= MAX_WAITING_ITEMS or size > LARGE_BYTES) and not self._has_room(lane, size):
+            return False
+        lane.queue.append(item)
+        self.load += 1
+        if not self._scheduled and lane.unanswered < lane.places:
             self._schedule()
+        return True
+
+    def _has_room(self, lane: _Lane, size: int) -> bool:
+        """Whether a lane takes an item of this size. Large ones are counted as taken."""
+        queue = lane.queue
+        while queue and queue[0].done:
+            queue.popleft()
+            self.load -= 1
+        if len(queue) >= MAX_WAITING_ITEMS:
+            return False
+        if lane is self._large:
+            if self._large_bytes and self._large_bytes + size > MAX_WAITING_BYTES:
+                self._large_bytes = sum(len(item.payload) for item in queue)  # those of callers that left hold nothing
+            if self._large_bytes and self._large_bytes + size > MAX_WAITING_BYTES:
+                return False
+            self._large_bytes += size
+        return True
+
+    # --- out ---
 
     def _schedule(self) -> None:
-        if not self._scheduled and self._unanswered < MAX_UNANSWERED:
+        if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
         self._scheduled = False
         now = self._loop.time()
-        while self._queue and self._unanswered < MAX_UNANSWERED:
-            items, timeouts_ms = self._take(now)
-            if items:
-                self._send(items, timeouts_ms)
+        for lane in (self._small, self._large):
+            while lane.queue and lane.unanswered < lane.places and self._may_send:
+                items, timeouts_ms = self._take(lane, now)
+                if items:
+                    self._send(lane, items, timeouts_ms, now)
 
-    def _take(self, now: float) -> tuple[list[Item], list[int]]:
+    @property
+    def _may_send(self) -> bool:
+        return self._out_items < MAX_OUT_ITEMS and self._out_bytes < MAX_OUT_BYTES
+
+    def _take(self, lane: _Lane, now: float) -> tuple[list[Item], list[int]]:
+        queue = lane.queue
         items: list[Item] = []
         timeouts_ms: list[int] = []
-        room = MAX_BYTES
-        while self._queue and len(items) < MAX_ITEMS and room > 0:
-            item = self._queue.popleft()
+        room, before, most = MAX_BYTES, len(queue), lane.max_items
+        latest = now + self._policy.margin_s
+        while queue and len(items) < most and room > 0:
+            item = queue.popleft()
             if item.done:
                 continue
-            left_s = self._policy.left_s(now, item.deadline)
-            if left_s <= 0:
+            if item.deadline <= latest:
                 self.on_result(
                     item, None, Failure(Code.DEADLINE_EXCEEDED, "no time left to ask a scorer", "DEADLINE_EXCEEDED")
                 )
                 continue
             items.append(item)
-            timeouts_ms.append(int(left_s * 1000) + 1)
+            timeouts_ms.append(int((item.deadline - latest) * 1000) + 1)
             room -= len(item.payload)
+        self.load -= before - len(queue) - len(items)
+        if lane is self._large:
+            self._large_bytes = self._large_bytes - (MAX_BYTES - room) if queue else 0
         return items, timeouts_ms
 
-    def _send(self, items: list[Item], timeouts_ms: list[int]) -> None:
-        self._unanswered += 1
+    def _send(self, lane: _Lane, items: list[Item], timeouts_ms: list[int], now: float) -> None:
+        lane.unanswered += 1
         payload = RawBatch(items=[item.payload for item in items], timeout_ms=timeouts_ms).SerializeToString()
-        Batch(self, items).start(self._channel, payload, max(timeouts_ms) / 1000)
+        if not self._batches:
+            self._watch.expect(now)
+            if self._look_timer is None:
+                self._plan_look(now)
+        self._out_items += len(items)
+        self._out_bytes += len(payload)
+        batch = Batch(self, items, len(payload), now, is_large=lane is self._large)
+        self._batches.add(batch)
+        batch.start(self._channel, payload, max(timeouts_ms) / 1000)
+
+    # --- back ---
+
+    def heard(self, batch: Batch, *, answered: bool) -> None:
+        """The first that is heard of a batch; `answered`: by the scorer itself."""
+        lane = self._large if batch.is_large else self._small
+        lane.unanswered -= 1
+        if answered:
+            self._watch.took(self._loop.time() - batch.sent_at)
+        if lane.queue:
+            self._schedule()
+
+    def settle(self, batch: Batch, items: int, size_bytes: int) -> None:
+        """So many items of a batch aren't out any more; with the last one its bytes."""
+        self.load -= items
+        self._out_items -= items
+        if size_bytes:
+            self._out_bytes -= size_bytes
+            self._batches.discard(batch)
+        if self._small.queue or self._large.queue:
+            self._schedule()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing is unanswered."""
-        return not self._queue and not self._unanswered
+        """Whether nothing waits and nothing is out."""
+        return not self.load
+
+    @property
+    def reachable(self) -> bool:
+        """Whether an item that is submitted now may reach the scorer, as far as is known."""
+        return not self._watch.stalled and self._channel.state not in (State.BACKOFF, State.CLOSED)
+
+    @property
+    def p95_s(self) -> float:
+        """How long the first message of a batch takes, the 95th percentile; 0 before there were any."""
+        return self._watch.p95_s
+
+    # --- stalls ---
+
+    def take_back(self, moves: Callable[[Item], bool]) -> None:
+        """Offer every item that is out or waits to `moves`; those for which it returns True are this link's no more."""
+        for batch in list(self._batches):
+            batch.give_up(moves)
+        for lane in (self._small, self._large):
+            kept = [item for item in lane.queue if not item.done and not moves(item)]
+            self.load -= len(lane.queue) - len(kept)
+            lane.queue = deque(kept)
+        self._large_bytes = sum(len(item.payload) for item in self._large.queue)
+
+    def _plan_look(self, now: float) -> None:
+        self._look_timer = self._loop.call_at(now + _LOOK_S, self._look, now + _LOOK_S)
+
+    def _look(self, planned_at: float) -> None:
+        now = self._loop.time()
+        watch = self._watch
+        was_stalled = watch.stalled
+        if now - planned_at > _LOOK_S:  # we were away ourselves: what was said meanwhile is still unread
+            watch.expect(now)
+        elif watch.look(now, self._channel.heard_at):
+            self._channel.ping()
+        if self._batches or watch.stalled:
+            self._plan_look(now)
+        else:
+            self._look_timer = None
+        if watch.stalled != was_stalled:
+            self._on_stall(self, watch.stalled)
 
     async def aclose(self) -> None:
         """Close the channel; what is on its way fails with UNAVAILABLE."""
+        if self._look_timer is not None:
+            self._look_timer.cancel()
         await self._channel.aclose()
