@@ -11,7 +11,7 @@ from collections.abc import Callable
 import typer
 
 from client import ScoreError
-from ops import applications, quarantine, rollouts, tenants
+from ops import applications, explain, placement, quarantine, rollouts, tenants
 from ops.demo import demo
 from ops.index import index
 from ops.models import alias, delete, describe, ls, retire, rollback
@@ -41,6 +41,8 @@ _GROUPS = {
     "tenant": (tenants.app, "Cluster"),
     "application": (applications.app, "Cluster"),
     "quarantine": (quarantine.app, "Cluster"),
+    "explain": (explain.app, "Cluster"),
+    "placement": (placement.app, "Cluster"),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

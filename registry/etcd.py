@@ -148,6 +148,12 @@ class Etcd:
                 yield found
                 request.key = found[-1].key + b"\0"
 
+    async def next_key(self, start: bytes, prefix: bytes) -> bytes | None:
+        """The first key from `start` on that begins with `prefix`; None: there is none."""
+        request = pb.RangeRequest(key=start, range_end=prefix_end(prefix), limit=1, keys_only=True)
+        found = (await self.endpoints.call(RANGE, request)).message.kvs
+        return found[0].key if found else None
+
     async def compact(self, revision: int) -> None:
         """Forget the history before `revision`; for operators and tests."""
         await self.endpoints.call(COMPACT, pb.CompactionRequest(revision=revision, physical=True))

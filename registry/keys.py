@@ -6,6 +6,7 @@
     /scoremesh/<cluster>/applications/<application> ApplicationRecord
     /scoremesh/<cluster>/quarantine/<package>       QuarantineRecord
     /scoremesh/<cluster>/suspects/<package>/<crash> Suspicion, under a lease of ten minutes
+    /scoremesh/<cluster>/placement                  PlacementRecord
 
 Values are JSON, so that an operator can read them with any etcd client.
 """
@@ -34,6 +35,7 @@ class Keys:
         self.applications_prefix = f"{root}/applications/".encode()
         self.quarantine_prefix = f"{root}/quarantine/".encode()
         self.suspects_prefix = f"{root}/suspects/".encode()
+        self.placement = f"{root}/placement".encode()
 
     def member(self, member_id: str) -> bytes:
         """The key of one member."""
