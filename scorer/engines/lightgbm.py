@@ -31,7 +31,7 @@ _FLOAT64 = np.dtype(np.float64)
 
 
 class LightGBMModel:
-    """A loaded booster. Implements `scorer.engine.LoadedModel`."""
+    """A loaded booster. Implements `scorer.engine.LoadedModel` and `scorer.engine.Explains`."""
 
     def __init__(self, artifact: bytes, schema: ModelSchema) -> None:
         self._keeping, self._giving_up = open_api()
@@ -50,6 +50,7 @@ class LightGBMModel:
     def _prepare(self, schema: ModelSchema) -> None:
         # A binary classifier gives one number a row, p of the second class. "multiclass" with two classes gives two.
         self._columns = self._keeping.count("GetNumClasses", self._booster)
+        self.inputs = schema.features
         self._features = len(schema.features)
         self._binary, self._flat = _layout(schema.outputs[0], self._columns)
         self._check_features()
@@ -95,16 +96,31 @@ class LightGBMModel:
             return self.predict(Rows(dense.astype(_FLOAT64), {}))
         return self._predict_matrix(np.ascontiguousarray(dense))
 
-    def _predict_matrix(self, dense: np.ndarray) -> list[np.ndarray]:
+    def predict_unlocked(self, rows: Rows) -> list[np.ndarray]:
+        """As `KeepsLock.predict_unlocked`."""
+        check_dense(rows.dense, self._features)
+        return self._predict_matrix(np.ascontiguousarray(rows.dense), self._giving_up)
+
+    def _predict_matrix(self, dense: np.ndarray, api: Api | None = None) -> list[np.ndarray]:
         count = len(dense)
         answer = np.empty(count) if self._columns == 1 else np.empty((count, self._columns))
-        self._api_for(count).predict_matrix(self._booster, dense, answer)
+        (api or self._api_for(count)).predict_matrix(self._booster, dense, answer)
         if not self._binary:
             return [answer if self._flat else answer.reshape(count, self._columns)]
         probabilities = np.empty((count, 2))
         probabilities[:, 1] = answer
         np.subtract(1.0, answer, out=probabilities[:, 0])
         return [probabilities]
+
+    def contributions(self, rows: Rows) -> np.ndarray:
+        """As `Explains.contributions`: equal to LightGBM's `pred_contrib` bit for bit. Only for a model that was loaded
+        with its training notes (`registry.lightgbm_slim.with_counts`): without them the library divides by zero.
+        """
+        dense = rows.dense
+        check_dense(dense, self._features)
+        answer = np.empty((len(dense), self._columns, self._features + 1))
+        self._giving_up.contributions(self._booster, np.ascontiguousarray(dense), answer)
+        return answer
 
     def _fail(self) -> None:
         self._row_api.check(-1)
