@@ -155,15 +155,23 @@ class FrontProcess(ServerProcess):
 
 class ScorerProcess(ServerProcess):
     """A scorer. With several workers it's their supervisor: it has one member for each, `id`-0, `id`-1 and so on, and
-    `address` is that of the first.
+    `address` is that of the first. `module`: what is run in place of `scorer`, with its arguments.
     """
 
     def __init__(
-        self, scorer_id: str, arguments: Sequence[str], log_path: Path, etcd: Etcd, keys: Keys, *, workers: int = 1
+        self,
+        scorer_id: str,
+        arguments: Sequence[str],
+        log_path: Path,
+        etcd: Etcd,
+        keys: Keys,
+        *,
+        workers: int = 1,
+        module: str = "scorer",
     ) -> None:
         # A lone worker needs no supervisor here, and without one a signal to the process is one to the member.
         more = ["--id", scorer_id, "--host", scorer_id, "--workers", str(workers if workers > 1 else 0)]
-        super().__init__(scorer_id, "scorer", [*arguments, *more], log_path)
+        super().__init__(scorer_id, module, [*arguments, *more], log_path)
         self.id = scorer_id
         self.address = "127.0.0.1:0"
         self.member_ids = [scorer_id] if workers == 1 else [f"{scorer_id}-{worker}" for worker in range(workers)]

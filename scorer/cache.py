@@ -5,9 +5,9 @@ one task does for all who ask, and keeps the model from being evicted until it's
 and for whom first is decided by `scorer.loads`, what leaves for it by `scorer.residents`. `purge` drops a tenant's
 models: at once, or after their last use.
 
-Invariants: every loaded model is closed exactly once, after its last use; the bytes of all models, loaded and being
-loaded, stay within the capacity, what a model takes counting as at least a quarter and at most the whole of what was
-reserved for it; a waiter that goes away leaves the load alone.
+Invariants: every loaded model is given away to be closed exactly once, after its last use; the bytes of all models,
+loaded and being loaded, stay within the capacity, what a model takes counting as at least a quarter and at most the
+whole of what was reserved for it; a waiter that goes away leaves the load alone.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from math import inf
 
 from registry.errors import ModelUnusableError, OverloadedError, ScoreMeshError
 from registry.model import ModelRef, ModelVersion, TenantRecord
+from scorer.engine import LoadedModel
 from scorer.guarantees import Guarantees
 from scorer.load_run import Run
 from scorer.loads import PATIENCE_S, Loads
-from scorer.resident import Counts, Load, Resident
+from scorer.resident import Counts, Load, Resident, close_models
 from scorer.residents import Residents
 
 __all__ = ["Load", "ModelCache", "Resident"]
@@ -35,16 +36,17 @@ Refusal = Callable[[ModelVersion], ScoreMeshError | None]
 
 
 class ModelCache:
-    """See the module. `on_evicted` is called after models were closed, with their number. `refusal`: the error for a
-    version that must not be loaded now, None for one that may. `on_disk`: whether the bytes of a version are on the
-    local disk. `patience_s`: how long a load waits for room.
+    """See the module. `close` gets the models that have left, each exactly once, and closes them, now or later, but
+    before any load that begins afterwards. `refusal`: the error for a version that must not be loaded now, None for one
+    that may. `on_disk`: whether the bytes of a version are on the local disk. `patience_s`: how long a load waits for
+    room.
     """
 
     def __init__(
         self,
         capacity_bytes: int,
         load: Load,
-        on_evicted: Callable[[int], None],
+        close: Callable[[list[LoadedModel]], None] = close_models,
         refusal: Refusal = lambda _: None,
         on_disk: Callable[[ModelVersion], bool] = lambda _: False,
         patience_s: float = PATIENCE_S,
@@ -52,7 +54,7 @@ class ModelCache:
         self._refusal = refusal
         self._most_bytes = capacity_bytes
         self._residents: Residents[Resident] = Residents(capacity_bytes)
-        self._on_evicted = on_evicted
+        self._close_models = close
         self._loop = asyncio.get_running_loop()
         self.counts = Counts()
         self._loads = Loads(load, self._bring, on_disk, patience_s, self.counts)
@@ -257,13 +259,11 @@ class ModelCache:
         for resident in leaving:
             if resident.version is not None:
                 self._refs.pop(resident.version.package, None)
-            resident.model.close()
         if leaving:
             self.counts.evictions += len(leaving)
-            self._on_evicted(len(leaving))
+            self._close_models([resident.model for resident in leaving])
 
     async def aclose(self) -> None:
         """Stop all loads and close all models."""
         await self._loads.aclose()
-        for resident in self._residents.clear():
-            resident.model.close()
+        self._close_models([resident.model for resident in self._residents.clear()])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from registry.etcd import TlsFiles
 from registry.options import add_etcd_options, add_server_options, etcd_options, tls_files
 from scorer.cgroup import memory_limit_bytes
-from scorer.memory_budget import size_bytes
+from scorer.memory_budget import LEAST_BYTES, MemoryBudget, of_process, size_bytes
 
 _MIB = 1024 * 1024
 _MOST = "90%"
@@ -38,7 +38,7 @@ class ScorerConfig(NamedTuple):
     zone: str
     pool: str
     capacity_bytes: int
-    memory_bytes: int
+    budget: MemoryBudget
     cache_dir: Path
     disk_bytes: int
     lease_s: float
@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str] | None = None) -> ScorerConfig:
         "--memory",
         default="",
         help="what all workers together may take, models and all else: bytes (2GiB), or a share of the container's "
-        "limit (80%%)",
+        "limit (80%%); at least 128MiB a worker",
     )
     room.add_argument(
         "--capacity-mib",
@@ -97,6 +97,7 @@ def parse(arguments: Sequence[str] | None = None) -> ScorerConfig:
         parser.error("--hang-s must be at least 1")
     if args.capacity_mib <= 0:
         parser.error("--capacity-mib must be above 0")
+    capacity_bytes, budget = _memory(parser, args)
     return ScorerConfig(
         listen=args.listen,
         advertise_host=args.advertise_host or args.listen.rpartition(":")[0],
@@ -111,8 +112,8 @@ def parse(arguments: Sequence[str] | None = None) -> ScorerConfig:
         host=args.host,
         zone=args.zone,
         pool=args.pool,
-        capacity_bytes=0 if args.memory else int(args.capacity_mib * _MIB) // max(1, args.workers),
-        memory_bytes=_memory_bytes(parser, args.memory) // max(1, args.workers),
+        capacity_bytes=capacity_bytes,
+        budget=budget,
         cache_dir=args.cache_dir,
         disk_bytes=int(args.disk_mib * _MIB) // max(1, args.workers),
         lease_s=args.lease_s,
@@ -123,13 +124,22 @@ def parse(arguments: Sequence[str] | None = None) -> ScorerConfig:
     )
 
 
-def _memory_bytes(parser: argparse.ArgumentParser, text: str) -> int:
-    """What all workers together may take: what is asked for, or with --capacity-mib most of what there is."""
-    there = memory_limit_bytes()
+def _memory(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[int, MemoryBudget]:
+    """What the models of one worker may take at first, and its budget. With --capacity-mib all else may take most of
+    what the container has before models have to go for it.
+    """
+    workers, there = max(1, args.workers), memory_limit_bytes()
     try:
-        return min(size_bytes(text or _MOST, there), there)
+        limit_bytes = min(size_bytes(args.memory or _MOST, there), there) // workers
     except ValueError as error:
         parser.error(f"--memory {error}")
+    if not args.memory:
+        capacity_bytes = int(args.capacity_mib * _MIB) // workers
+        return capacity_bytes, MemoryBudget(limit_bytes, capacity_bytes)
+    if limit_bytes < LEAST_BYTES:
+        parser.error(f"--memory is {limit_bytes >> 20} MiB a worker, and must be at least {LEAST_BYTES >> 20}")
+    budget, capacity_bytes = of_process(limit_bytes)
+    return capacity_bytes, budget
 
 
 def of_worker(config: ScorerConfig, worker: int) -> ScorerConfig:

@@ -28,6 +28,7 @@ from scorer.engine import LoadedModel, engine_for
 from scorer.fetch import Fetch, Fetched
 from scorer.in_flight import LOAD, NOWHERE, InFlight
 from scorer.memory import measure_load, release_free_memory
+from scorer.resident import close_models
 from scorer.transforms import SharedTables, TransformedModel, compile_transform
 
 _SCHEMAS = 10_000
@@ -51,7 +52,7 @@ class Loader:
         self._fetch = Fetch(store, disk, self._run)
         self._schemas: dict[str, ModelSchema] = {}
         self._tables = SharedTables()
-        self._release_due = False
+        self._freed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
 
     async def load(self, version: ModelVersion) -> Resident:
@@ -133,28 +134,27 @@ class Loader:
         self._schemas.clear()  # Whose they are isn't known; the models in memory have theirs.
         return await self._run(lambda: self._disk.purge(tenant, digests))
 
-    def release_memory(self) -> None:
-        """Give freed memory back to the system, on the loading thread: it takes milliseconds. However often this is
-        called before the thread comes to it, it does so once.
+    def close_models(self, models: list[LoadedModel]) -> None:
+        """Close models, on the loading thread: a large one takes a millisecond. Loads that are asked for afterwards
+        come after it, so they find the memory free.
         """
-        if not self._release_due:
-            self._release_due = True
-            self._thread.submit(self._release)
+        self._thread.submit(close_models, models)
+        self._freed = True
 
-    async def trim(self) -> None:
-        """Give freed memory back to the system, and wait for it."""
-        await self._run(release_free_memory)
-
-    def _release(self) -> None:
-        self._release_due = False
-        release_free_memory()
+    async def trim(self, *, always: bool = False) -> None:
+        """Give freed memory back to the system, and wait for it; unless `always`, only where a model was closed since
+        the last time. It takes up to 10 ms, in which the allocator stands still: not to be done for each model.
+        """
+        if self._freed or always:
+            self._freed = False
+            await self._run(release_free_memory)
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def close(self) -> None:
-        """Wait for the load under way and end the thread."""
-        self._thread.shutdown(cancel_futures=True)
+        """Wait for what the thread has to do, and end it. Nothing is loaded any more."""
+        self._thread.shutdown()
 
 
 def measured_bytes(measured: int, estimated: int, reserved: int) -> int:

@@ -1,9 +1,9 @@
 """Holds a scorer's process to its memory: compares what the kernel says it takes with what its models were measured to
 take, and changes their room.
 
-Contract: `run` looks every `INTERVAL_S`. What was freed goes back to the kernel before it's judged, on the loading
-thread. A change of the room under a hundredth of it is not worth an eviction. It ends with its task and never by
-itself.
+Contract: `run` looks every `INTERVAL_S`. What evicted models have left goes back to the kernel before it's judged, on
+the loading thread: once for all of them, since the allocator stands still meanwhile. A change of the room under a
+hundredth of it is not worth an eviction. It ends with its task and never by itself.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Models(Protocol):
 
 
 class Allocator(Protocol):
-    """Gives freed memory back; see `scorer.loader.Loader`."""
+    """Gives what closed models have left back; see `scorer.loader.Loader`."""
 
-    async def trim(self) -> None: ...
+    async def trim(self, *, always: bool = False) -> None: ...
 
 
 class MemoryWatch:
@@ -54,8 +54,7 @@ class MemoryWatch:
 
     async def look(self) -> None:
         """Look once."""
-        if self._budget.is_over(resident_set_bytes()):
-            await self._allocator.trim()
+        await self._allocator.trim(always=self._budget.is_over(resident_set_bytes()))
         taken = resident_set_bytes()
         self._tell(taken)
         models = self._models

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from registry.model import ModelSchema, ModelVersion
 from scorer.engine import LoadedModel
+
+_log = logging.getLogger(__name__)
 
 
 class Resident(NamedTuple):
@@ -34,13 +37,22 @@ class Resident(NamedTuple):
         return self.fetch_us + self.verify_us + self.load_us
 
 
+def close_models(models: Iterable[LoadedModel]) -> None:
+    """Close each; one that can't be closed is lost memory, and no reason to keep the others."""
+    for model in models:
+        try:
+            model.close()
+        except Exception:
+            _log.exception("can't close a model")
+
+
 Load = Callable[[ModelVersion], Awaitable[Resident]]
 
 
 @dataclass
 class Counts:
-    """Since the start: loads begun and failed, models closed to make room or since they were purged, and requests that
-    were told at once that their load fails or comes too late.
+    """Since the start: loads begun and failed, models that left to make room or since they were purged, and
+    requests that were told at once that their load fails or comes too late.
     """
 
     loads: int = 0

@@ -33,6 +33,7 @@ from scorer.disk import DiskTier
 from scorer.heartbeat import Heartbeat
 from scorer.in_flight import open_in_flight
 from scorer.loader import Loader
+from scorer.memory_watch import MemoryWatch
 from scorer.precaution import Precaution
 from scorer.residency import ResidencyService
 from scorer.service import ScoringService
@@ -78,10 +79,11 @@ class Scorer:
         self._cache = ModelCache(
             config.capacity_bytes,
             self._loader.load,
-            self._on_evicted,
+            self._loader.close_models,
             refusal=self._precaution.refusal,
             on_disk=self._loader.is_on_disk,
         )
+        self._memory = MemoryWatch(self._cache, self._loader, config.budget)
         self._limits = TenantLimits(self._etcd, keys, self._cache.set_limits)
         self._service = ScoringService(self._catalog, self._cache, self.member.id, self._in_flight)
         self._residency = ResidencyService(self._catalog, self._cache, self._loader, self._service)
@@ -124,6 +126,7 @@ class Scorer:
             tasks.create_task(self._catalog.run())
             tasks.create_task(self._precaution.run())
             tasks.create_task(self._limits.run())
+            tasks.create_task(self._memory.run())
 
     async def _announce(self) -> None:
         await self._precaution.wait_ready()
@@ -161,9 +164,6 @@ class Scorer:
 
     def _on_quarantined(self, packages: set[str]) -> None:
         self._residency.forget(packages)
-
-    def _on_evicted(self, _models: int) -> None:
-        self._loader.release_memory()
 
 
 def methods(service: ScoringService, residency: ResidencyService) -> list[Method]:

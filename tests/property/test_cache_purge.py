@@ -50,7 +50,7 @@ class Play:
     """A cache with room for three models of four, whose loads wait until they are let go."""
 
     def __init__(self) -> None:
-        self.cache = ModelCache(30, self._load, lambda _count: None, patience_s=0.0)
+        self.cache = ModelCache(30, self._load, patience_s=0.0)
         self.made: list[ClosableModel] = []
         self.gates: dict[str, asyncio.Future[int]] = {}
         self.users: list[tuple[str, asyncio.Task[None]]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from registry.errors import ModelUnusableError, OverloadedError, StoreUnavailabl
 from registry.model import ModelSchema, ModelVersion, Runtime
 from scorer import residents
 from scorer.cache import ModelCache, Resident
-from scorer.engine import Rows
+from scorer.engine import LoadedModel, Rows
+from scorer.resident import close_models
 
 _SCHEMA = ModelSchema(("f",), ())
 
@@ -41,7 +42,7 @@ class Bench:
         self.errors: dict[str, Exception] = {}
         self.evicted: list[int] = []
         self.actual_bytes: dict[str, int] = {}
-        self.cache = ModelCache(100, self._load, self._on_evicted, patience_s=0.05)
+        self.cache = ModelCache(100, self._load, self._close, patience_s=0.05)
 
     async def _load(self, version: ModelVersion) -> Resident:
         self.loads.append(version.package)
@@ -54,8 +55,9 @@ class Bench:
         nbytes = self.actual_bytes.get(version.package, version.resident_bytes)
         return Resident(self.made[-1], _SCHEMA, nbytes, 3, 1, 1)
 
-    def _on_evicted(self, count: int) -> None:
-        self.evicted.append(count)
+    def _close(self, models: Sequence[LoadedModel]) -> None:
+        self.evicted.append(len(models))
+        close_models(models)
 
     async def use(self, package: str, nbytes: int = 40) -> FakeModel:
         async with self.cache.borrow(_version(package, nbytes)) as resident:

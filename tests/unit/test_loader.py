@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
+import numpy as np
 import pytest
 
 from registry import layout
@@ -19,6 +20,7 @@ from registry.errors import DigestMismatchError, ModelUnusableError, ObjectMissi
 from registry.model import ModelSchema, ModelVersion, Runtime
 from scorer import loader
 from scorer.disk import DiskTier
+from scorer.engine import Rows
 from scorer.in_flight import BlackBox, InFlight
 from scorer.loader import Loader
 
@@ -85,19 +87,50 @@ async def test_the_first_of_two_failures_is_raised(bench: Bench) -> None:
         await bench.loader.load(version("0" * 64))
 
 
-async def test_memory_is_released_once_for_many_calls(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, releases = threading.Event(), []
-    monkeypatch.setattr(loader, "release_free_memory", lambda: releases.append(1))
+class Closable:
+    """Notes in `order` that it was closed, or fails."""
+
+    resident_bytes = 0
+
+    def __init__(self, order: list[str], name: str, error: Exception | None = None) -> None:
+        self._order, self._name, self._error = order, name, error
+
+    def close(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._order.append(self._name)
+
+    def predict(self, _rows: Rows) -> list[np.ndarray]:
+        return []
+
+
+async def test_models_are_closed_behind_what_runs_and_before_later_loads(bench: Bench) -> None:
+    gate = threading.Event()
+    order: list[str] = []
     busy = asyncio.get_running_loop().run_in_executor(bench.loader._thread, gate.wait)
-    for _ in range(100):
-        bench.loader.release_memory()
+    bench.loader.close_models([Closable(order, "broken", ZeroDivisionError()), Closable(order, "a")])
+    bench.loader.close_models([Closable(order, "b")])
+    later = bench.loader._run(lambda: order.append("load"))
+    assert order == []
     gate.set()
-    await busy
-    await bench.loader.purge("acme", ())  # behind the releases, on the same thread
-    assert len(releases) == 1
-    bench.loader.release_memory()
-    await bench.loader.purge("acme", ())
-    assert len(releases) == 2
+    await asyncio.gather(busy, later)
+    assert order == ["a", "b", "load"]
+
+
+async def test_memory_is_given_back_once_for_all_that_were_closed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(loader, "release_free_memory", lambda: order.append("given back"))
+    await bench.loader.trim()
+    assert order == [], "nothing was closed"
+    for name in "ab":
+        bench.loader.close_models([Closable(order, name)])
+    await bench.loader.trim()
+    await bench.loader.trim()
+    assert order == ["a", "b", "given back"]
+    await bench.loader.trim(always=True)
+    assert order[3:] == ["given back"]
 
 
 async def test_what_a_model_counts_as_is_between_its_engines_estimate_and_what_was_reserved(

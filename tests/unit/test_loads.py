@@ -5,7 +5,7 @@ only count how often they are closed, in a cache of 100 bytes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from math import inf
 
 import pytest
@@ -21,7 +21,8 @@ from registry.errors import (
 from registry.model import ModelRef, ModelSchema, ModelVersion, Runtime, TenantRecord
 from scorer import load_queue, loads, residents
 from scorer.cache import ModelCache, Resident
-from scorer.engine import Rows
+from scorer.engine import LoadedModel, Rows
+from scorer.resident import close_models
 
 _SCHEMA = ModelSchema(("f",), ())
 
@@ -52,7 +53,7 @@ class Desk:
         self.took_us = 1000
         self.evicted = 0
         self.models: dict[str, CountingModel] = {}
-        self.cache = ModelCache(100, self._load, self._on_evicted, patience_s=patience_s)
+        self.cache = ModelCache(100, self._load, self._close, patience_s=patience_s)
         self._tasks: list[asyncio.Task[str]] = []
 
     async def _load(self, version: ModelVersion) -> Resident:
@@ -63,8 +64,9 @@ class Desk:
         model = self.models[version.package] = CountingModel()
         return Resident(model, _SCHEMA, version.resident_bytes, 3, self.took_us, self.took_us)  # type: ignore[arg-type]
 
-    def _on_evicted(self, count: int) -> None:
-        self.evicted += count
+    def _close(self, models: Sequence[LoadedModel]) -> None:
+        self.evicted += len(models)
+        close_models(models)
 
     async def use(
         self, package: str, nbytes: int = 1, *, left_s: float = inf, background: bool = False, asker: str = ""

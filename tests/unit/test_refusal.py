@@ -30,7 +30,7 @@ async def test_a_refused_version_is_not_loaded_until_it_is_allowed() -> None:
     def refusal(version: ModelVersion) -> QuarantinedError | None:
         return QuarantinedError("no") if version.package in refused else None
 
-    cache = ModelCache(1000, load, lambda _count: None, refusal=refusal)
+    cache = ModelCache(1000, load, refusal=refusal)
 
     async def borrow(package: str) -> None:
         async with cache.borrow(ModelVersion("1", package, "acme", "", "", Runtime.ONNX, 10, 10)):

@@ -106,7 +106,7 @@ class Bench:
         self.models = {name: TinyModel(name, self.events) for name in "123"}
         self.held: dict[str, asyncio.Event] = {}
         self.refused: dict[str, Exception] = {}
-        self.cache = ModelCache(10_000, self._load, lambda _count: None)
+        self.cache = ModelCache(10_000, self._load)
         self.catalog = catalog
         self.service = ScoringService(catalog, self.cache, "me")
 
