@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 
 from ops import convert_xgboost
-from ops.convert_columns import to_spec
+from ops.convert_columns import missing_texts, to_spec
 from ops.convert_draft import OPSETS, Draft, add_names, require
-from ops.pipeline_split import has_words, is_behind_spec, split_pipeline
+from ops.pipeline_split import Split, split_pipeline
 from ops.sample_rows import Column
 from ops.sklearn_columns import columns_of, first_step, is_of_trees, last_step
 from ops.sklearn_graph import accept_unknown, append_graph, conversions, declare, join_inputs
 from registry.errors import ArtifactRejectedError
 from registry.model import Runtime
+from registry.transforms import TransformSpec
 from scorer.engine import Rows
 
 
@@ -75,9 +76,13 @@ def convert_estimator(estimator: Any) -> Draft:
     library = type(estimator).__module__.partition(".")[0]
     if library == "xgboost":
         return convert_xgboost.convert_estimator(estimator)
-    behind = split_pipeline(estimator)
-    if behind is not None and is_behind_spec(behind):
-        return _convert_behind_spec(estimator, *behind)
+    split = split_pipeline(estimator)
+    if split is not None and (split.needs_spec or split.has_columns):
+        try:
+            return _convert_behind_spec(estimator, split)
+        except ArtifactRejectedError:
+            if split.needs_spec:
+                raise
     if library == "lightgbm":
         raise ArtifactRejectedError(
             "the pickle is a LightGBM model, which needs no conversion: publish what save_model() of its Booster writes"
@@ -95,27 +100,47 @@ def convert_estimator(estimator: Any) -> Draft:
     return Draft(data, columns, lambda rows: _predict(estimator, columns, rows, is_classifier), training)
 
 
-def _convert_behind_spec(pipeline: Any, transformer: Any, last: Any) -> Draft:
+def _convert_behind_spec(pipeline: Any, split: Split) -> Draft:
     """A pipeline whose transforms become a spec, and its last step a model of its own."""
-    spec = to_spec(transformer)
+    spec, missing = to_spec(*split.before), missing_texts(*split.before)
     is_classifier = _check(pipeline)
-    names = [*spec.features, *spec.string_columns]
-    known = {column.name: column for column in columns_of(transformer)} if not has_words(transformer) else {}
-    order = [str(name) for name in getattr(transformer, "feature_names_in_", names)]
-    columns = [
+    labels = [str(label) for label in pipeline.classes_] if is_classifier else []
+    columns = _columns_before(pipeline, split, spec)
+    runtime, data = _model_behind(split.last, len(spec.outputs), labels)
+    training = {
+        "library": f"scikit-learn {importlib.import_module('sklearn').__version__}",
+        "estimator": _name(pipeline),
+        "converter": "transform spec",
+    }
+    if labels and runtime is Runtime.LIGHTGBM:  # whose files have no names for them
+        training["classes"] = ", ".join(labels)
+
+    def predict(rows: Rows) -> np.ndarray:
+        strings = {name: [text or missing.get(name, "") for text in texts] for name, texts in rows.strings.items()}
+        return _predict(pipeline, columns, rows._replace(strings=strings), is_classifier)
+
+    return Draft(data, columns, predict, training, runtime, spec)
+
+
+def _columns_before(pipeline: Any, split: Split, spec: TransformSpec) -> list[Column]:
+    """The columns that callers send, in the order of the original, with what is known of their values."""
+    names = {*spec.features, *spec.string_columns}
+    places = (f"x{place}" for place in range(len(names)))
+    order = [str(name) for name in getattr(pipeline, "feature_names_in_", places)]
+    # What counts words has no columns that anything is known of.
+    known = {} if split.needs_spec else {column.name: column for column in columns_of(split.before[0])}
+    return [
         known.get(name, Column(name))._replace(is_text=name in spec.string_columns) for name in order if name in names
     ]
+
+
+def _model_behind(last: Any, inputs: int, labels: list[str]) -> tuple[Runtime, bytes]:
     library = type(last).__module__.partition(".")[0]
     if library == "lightgbm":
-        runtime, data = Runtime.LIGHTGBM, last.booster_.model_to_string(num_iteration=-1).encode()
-    elif library == "xgboost":
-        runtime, data = Runtime.ONNX, convert_xgboost.convert_estimator(last).data
-    else:
-        labels = [str(label) for label in last.classes_] if is_classifier else []
-        runtime, data = Runtime.ONNX, _convert(last, [Column(f"x{i}") for i in range(len(spec.outputs))], labels)
-    versions = importlib.import_module("sklearn").__version__
-    training = {"library": f"scikit-learn {versions}", "estimator": _name(pipeline), "converter": "transform spec"}
-    return Draft(data, columns, lambda rows: _predict(pipeline, columns, rows, is_classifier), training, runtime, spec)
+        return Runtime.LIGHTGBM, last.booster_.model_to_string().encode()  # as many trees as it predicts with
+    if library == "xgboost":
+        return Runtime.ONNX, convert_xgboost.convert_estimator(last).data
+    return Runtime.ONNX, _convert(last, [Column(f"x{place}") for place in range(inputs)], labels)
 
 
 def _check(estimator: Any) -> bool:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from ops.convert_columns import is_convertible
+_WORDS = ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer")
 
 
-def split_pipeline(estimator: Any) -> tuple[Any, Any] | None:
-    """The ColumnTransformer and the model behind it, where a pipeline is just these two."""
+class Split(NamedTuple):
+    """A pipeline in two. `before`: its transformers, one behind another. `last`: the model."""
+
+    before: tuple[Any, ...]
+    last: Any
+
+    @property
+    def needs_spec(self) -> bool:
+        """Whether nothing else will do: a LightGBM model stays one, and words become no graph that scorers accept."""
+        if type(self.last).__module__.startswith("lightgbm."):
+            return True
+        return any(type(each).__name__ in _WORDS for step in self.before for each in _all(step))
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether it treats columns one by one, so that a spec is worth its while; else one graph is."""
+        return any(hasattr(each, "transformers_") for step in self.before for each in _all(step))
+
+
+def split_pipeline(estimator: Any) -> Split | None:
+    """None for what is no pipeline of transformers and a model."""
     steps = [step for _, step in getattr(estimator, "steps", ()) if step not in (None, "passthrough")]
-    if len(steps) == 2 and is_convertible(steps[0]):
-        return steps[0], steps[1]
-    return None
+    *before, last = steps or (None,)
+    return Split(tuple(before), last) if before else None
 
 
-def is_behind_spec(pair: tuple[Any, Any]) -> bool:
-    """Whether the way over a spec is taken: for a LightGBM model, which stays one, and for words, which become no graph
-    that a scorer accepts. All else becomes one graph.
-    """
-    transformer, last = pair
-    return type(last).__module__.startswith("lightgbm.") or has_words(transformer)
-
-
-def has_words(transformer: Any) -> bool:
-    """Whether a fitted ColumnTransformer counts the words of texts."""
-    fitted = [step for _, step, _ in transformer.transformers_]
-    return any(hasattr(inner, "vocabulary_") for step in fitted for inner in [step, *_inner(step)])
-
-
-def _inner(step: Any) -> list[Any]:
-    return [each for _, each in getattr(step, "steps", ())]
+def _all(step: Any) -> Iterator[Any]:
+    """A transformer and those in it."""
+    yield step
+    for name in ("steps", "transformer_list", "transformers_"):
+        for _, inner, *_ in getattr(step, name, ()):
+            yield from _all(inner)

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from registry.transforms import Column, DateParts, Impute, OneHot, Ordinal, TransformSpec, listed
+from registry.transforms import Column, DateParts, Impute, OneHot, Ordinal, Tokens, TransformSpec, listed
 from scorer.engine import Rows
 
 _TIMES = ("2026-11-24T08:30:00Z", "1999-12-31", "2024-02-29T23:59:59+05:30", "")
 _SECONDS = (1_700_000_000.0, 0.0, 951_782_400.5)
 _WORDS = ("", "a short text", "the quick brown fox", "42")
+_UNKNOWN = "(never seen)"
+_MOST = 50
 
 
 def fit_rows(spec: TransformSpec, rows: Rows) -> Rows:
@@ -38,7 +40,12 @@ def _values(column: Column, *, is_text: bool) -> Sequence[str | float]:
     steps = [step for step in column.steps if not isinstance(step, Impute)]
     first = steps[0] if steps else None
     if isinstance(first, OneHot | Ordinal):
-        return listed(first.categories)[:50]
+        unknown = () if first.unknown == "error" or not is_text else (_UNKNOWN,)
+        return (*listed(first.categories)[:_MOST], *unknown)
     if isinstance(first, DateParts):
         return _TIMES if is_text else _SECONDS
+    if isinstance(first, Tokens) and first.vocabulary:
+        words = [str(word) for word in listed(first.vocabulary)]
+        step = max(1, len(words) // 5)
+        return (*_WORDS, *(" ".join(words[place::step]) for place in range(min(_MOST, step))))
     return _WORDS if is_text else ()

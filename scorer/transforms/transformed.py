@@ -21,7 +21,7 @@ class TransformedModel:
         return self.model.predict(self.transform(rows))
 
     def predict_unlocked(self, rows: Rows) -> list[np.ndarray]:
-        """As `scorer.engine.KeepsLock.predict_unlocked`, but for the transforms, which keep the lock between switches."""
+        """As `scorer.engine.KeepsLock` has it; but the transforms keep the lock, between switches of threads."""
         return predict_unlocked(self.model, self.transform(rows))
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ import xgboost
 from sklearn import datasets
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     GradientBoostingClassifier,
@@ -44,7 +45,8 @@ from ops.sample_rows import read_sample_rows
 from registry.errors import ArtifactRejectedError
 from registry.model import OutputKind, Runtime
 from registry.onnx_graph import check_onnx
-from scorer.engine import Rows, engine_for
+from scorer.engine import LoadedModel, Rows, engine_for
+from scorer.transforms import SharedTables, TransformedModel, compile_transform
 
 
 class Data(NamedTuple):
@@ -68,7 +70,9 @@ def scored(converted: Converted, rows: np.ndarray, strings: dict[str, list[str]]
     """What a scorer answers, after the checks of admission."""
     check_onnx(converted.data)
     engine = engine_for(Runtime.ONNX)
-    model = engine.load(converted.data, engine.describe(converted.data))
+    model: LoadedModel = engine.load(converted.data, engine.describe(converted.data))
+    if converted.transforms is not None:
+        model = TransformedModel(model, compile_transform(converted.transforms, SharedTables()))
     answer = model.predict(Rows(np.ascontiguousarray(rows, dtype=np.float64), strings or {}))[0]
     model.close()
     return answer
@@ -287,29 +291,37 @@ TABLE_TEXTS = ("city of birth", "size")
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_tables_with_text_columns(tmp_path: Path, model: Any) -> None:
+@pytest.mark.parametrize("graph", [False, True], ids=["spec", "graph"])
+def test_tables_with_text_columns(tmp_path: Path, model: Any, graph: bool) -> None:
+    """As a spec and a model behind it; as one graph where a part of it is nothing for a spec."""
     rows, target = table()
-    pipeline = make_pipeline(prepared(), model).fit(rows, target)
+    before = prepared()
+    if graph:
+        before.transformers.append(("axis", make_pipeline(SimpleImputer(), PCA(1)), ["alcohol", "hue"]))
+    pipeline = make_pipeline(before, model).fit(rows, target)
     joblib.dump(pipeline, tmp_path / "model.joblib", compress=3)
     rows.to_csv(tmp_path / "rows.csv", index=False)
     for sample in (None, read_sample_rows(tmp_path / "rows.csv")):
         converted = convert(tmp_path / "model.joblib", sample)
         schema = engine_for(Runtime.ONNX).describe(converted.data)
-        assert sorted(schema.features) == sorted(TABLE_NUMBERS)
-        assert schema.string_columns == TABLE_TEXTS
         assert schema.outputs[0].columns == ("0", "1", "2")
+        assert (converted.transforms is None) == graph
+        sent = converted.transforms or schema
+        assert sorted(sent.features) == sorted(TABLE_NUMBERS)
+        assert sent.string_columns == TABLE_TEXTS
         strings = {name: rows[name].tolist() for name in TABLE_TEXTS}
-        got = scored(converted, rows[list(schema.features)].to_numpy(), strings)
+        got = scored(converted, rows[list(sent.features)].to_numpy(), strings)
         assert_same(got, pipeline.predict_proba(rows))
         assert_golden(converted)
         assert set(converted.golden.strings) == set(TABLE_TEXTS)
 
 
-def test_text_labels_and_arrays_of_objects(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rest", ["passthrough", PCA(2)], ids=["spec", "graph"])
+def test_text_labels_and_arrays_of_objects(tmp_path: Path, rest: Any) -> None:
     rows, target = table()
     array = rows[["city of birth", "alcohol", "hue"]].to_numpy(dtype=object)
     labels = np.array(["barbera", "barolo", "grignolino"])[target]
-    encoder = ColumnTransformer([("city", OneHotEncoder(), [0])], remainder="passthrough")
+    encoder = ColumnTransformer([("city", OneHotEncoder(), [0])], remainder=rest)
     pipeline = make_pipeline(encoder, LogisticRegression(max_iter=5000)).fit(array, labels)
     joblib.dump(pipeline, tmp_path / "model.joblib")
     converted = convert(tmp_path / "model.joblib", None)
