@@ -130,7 +130,9 @@ class ModelCache:
         loaded = [
             package for package, resident in self._residents.items() if resident.tenant == tenant or package in packages
         ]
-        found = [each for each in (*loaded, *self._loads.begun_of(tenant, packages)) if each not in self._purged]
+        # A load that has only just ended is among both.
+        held = dict.fromkeys((*loaded, *self._loads.begun_of(tenant, packages)))
+        found = [each for each in held if each not in self._purged]
         self._purged.update(found)
         self._leave(found)
         return dropped + found

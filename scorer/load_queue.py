@@ -24,6 +24,7 @@ from typing import NamedTuple
 from registry.errors import LoadQueueFullError
 
 LENGTH_PER_TENANT = 1_000
+LENGTH = 20_000
 _LEAST_COST_US = 1.0
 _FLOWS_KEPT = 64
 
@@ -37,11 +38,14 @@ class _Job(NamedTuple):
 
 
 class LoadQueue:
-    """See the module. A tenant's weight is 1 unless `set_weight` says otherwise."""
+    """See the module. A tenant's weight is 1 unless `set_weight` says otherwise. `length_per_tenant`: so many of its
+    requests' loads wait at most, and so many in the background; `length`: so many of all tenants, and one of each
+    tenant that has none.
+    """
 
-    def __init__(self, at_once: int, length_per_tenant: int = LENGTH_PER_TENANT) -> None:
+    def __init__(self, at_once: int, length_per_tenant: int = LENGTH_PER_TENANT, length: int = LENGTH) -> None:
         self._at_once = at_once
-        self._length = length_per_tenant
+        self._length_per_tenant, self._length = length_per_tenant, length
         self._weights: dict[str, float] = {}
         self._slowed: set[str] = set()
         self._queued: dict[str, _Job] = {}
@@ -75,24 +79,25 @@ class LoadQueue:
         """Add a load that neither waits nor has begun. `cost_us`: how long it's thought to hold others up.
 
         Raises:
-            LoadQueueFullError: too many of the tenant's wait already.
+            LoadQueueFullError: too many wait already.
         """
         line = self._background if background else self._requests
-        if line.length_of(tenant) >= self._length:
-            raise LoadQueueFullError(f"{self._length} loads of tenant {tenant} wait already")
+        self._check_length(line, tenant)
         job = self._queued[package] = _Job(tenant, max(cost_us, _LEAST_COST_US), background)
         line.push(package, job)
         return self._begin()
 
     def upgrade(self, package: str) -> list[str]:
-        """A request waits for it now. Nothing where it isn't a background load that waits."""
-        job = self._queued.get(package)
-        if job is None or not job.is_background:
-            return []
-        self._background.remove(package, job)
-        job = self._queued[package] = job._replace(is_background=False)
-        self._requests.push(package, job)
-        return self._begin()
+        """A request waits for it now, wherever it is. Nothing where it isn't a background load."""
+        for jobs in (self._queued, self._begun, self._parked):
+            job = jobs.get(package)
+            if job is not None and job.is_background:
+                jobs[package] = asked = job._replace(is_background=False)
+                if jobs is self._queued:
+                    self._background.remove(package, job)
+                    self._requests.push(package, asked)
+                return self._begin()
+        return []
 
     def finish(self, package: str, took_us: float = 0.0) -> list[str]:
         """A load has ended or is given up, whether it waits, has begun or is parked. `took_us`: how long one that had
@@ -133,6 +138,12 @@ class LoadQueue:
             return 0.0
         ahead_us = self._requests.queued_us if job.is_background else 0.0
         return ahead_us + self._line(job).wait_us(package, job)
+
+    def _check_length(self, line: _Line, tenant: str) -> None:
+        waiting = line.length_of(tenant)
+        if waiting >= self._length_per_tenant or (waiting and len(self._queued) >= self._length):
+            text = f"{waiting} loads of tenant {tenant} wait already, {len(self._queued)} of all"
+            raise LoadQueueFullError(text, retry_after_ms=max(1, round(line.queued_us / 1000)))
 
     def _weight(self, tenant: str) -> float:
         return self._weights.get(tenant, 1.0)

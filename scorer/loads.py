@@ -6,17 +6,19 @@ Which load begins when is decided by `scorer.load_queue`. One that finds no room
 asks for another when there may be room; it gives up when its patience, or the time of all who wait, is over.
 
 Invariants: a load belongs to nobody: waiters that go away leave it alone; what holds a place gives it back, however it
-ends. Deadlines are times of the event loop.
+ends. At most `WAITERS_PER_TENANT` of a tenant wait at a time, and `WAITERS` of all tenants, with one of each tenant
+that has none. Deadlines are times of the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Container
 from itertools import islice
 from math import isfinite
 
-from registry.errors import OverloadedError
+from registry.errors import LoadQueueFullError, OverloadedError, ScoreMeshError
 from registry.model import ModelVersion
 from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_DISK
 from scorer.churn import Churn
@@ -28,6 +30,8 @@ from scorer.resident import Counts, Load, Resident
 
 AT_ONCE = 4
 PATIENCE_S = 2.0
+WAITERS_PER_TENANT = 10_000
+WAITERS = 50_000
 _ANSWER_S = 0.005  # So long before its deadline a waiter is told that there is no room.
 _LEAST_WAIT_S = 0.01
 _RETRY_AFTER_MS = 200
@@ -50,6 +54,7 @@ class Loads:
         self._counts = counts
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
+        self._waiters: Counter[str] = Counter()
         self._parked: dict[str, Run] = {}  # They wait for room; those that have waited longest first.
         self._queue = LoadQueue(AT_ONCE)
         self._estimate = LoadEstimate(AT_ONCE)
@@ -70,19 +75,43 @@ class Loads:
             OverloadedError: no room.
             ScoreMeshError: what the load raised, or the last one, which isn't long ago.
         """
+        run, task = self._run_of(version, tenant, deadline, background)
+        self._waiters[tenant] += 1
+        try:
+            if isfinite(deadline):
+                await self._wait(run, task, deadline)
+            await asyncio.shield(task)
+        finally:
+            self._waiters[tenant] -= 1
+            if not self._waiters[tenant]:
+                del self._waiters[tenant]
+
+    def _run_of(
+        self, version: ModelVersion, tenant: str, deadline: float, background: bool
+    ) -> tuple[Run, asyncio.Task[None]]:
+        """The load to wait for, which is begun where there is none."""
         package = version.package
-        if package not in self._runs:
-            self._check_failed(package)
-            self._begin(version, tenant, background)
-        run, task = self._runs[package]
-        if not background:
+        try:
+            self._check_waiters(tenant)
+            if package not in self._runs:
+                self._check_failed(package)
+                self._begin(version, tenant, background)
+            run, task = self._runs[package]
+            if not background:
+                self._upgrade(run)
+            run.deadline = max(run.deadline, deadline)
+            if isfinite(deadline):
+                self._check_deadline(run, deadline)
+        except ScoreMeshError:
+            self._counts.refused += 1
+            raise
+        return run, task
+
+    def _upgrade(self, run: Run) -> None:
+        if run.is_background:
             run.is_background = False
-            self._wake(self._queue.upgrade(package))
-        run.deadline = max(run.deadline, deadline)
-        if isfinite(deadline):
-            self._check_deadline(run, deadline)
-            await self._wait(run, task, deadline)
-        await asyncio.shield(task)
+            self._counts.upgraded += 1
+            self._wake(self._queue.upgrade(run.version.package))
 
     async def load(self, run: Run) -> Resident:
         """Fetch and load; what it took, or how it failed, is remembered."""
@@ -98,7 +127,15 @@ class Loads:
         fetch_us, from_disk = resident.fetch_us + resident.verify_us, resident.residency == RESIDENCY_DISK
         self._estimate.learn(version, from_disk=from_disk, fetch_us=fetch_us, engine_us=resident.load_us)
         run.took_us = self._estimate.held_up_us(fetch_us, resident.load_us)
+        self._count(run, resident)
         return resident
+
+    def _count(self, run: Run, resident: Resident) -> None:
+        counts = self._counts
+        counts.queue_us += run.queue_us
+        counts.fetch_us += resident.fetch_us
+        counts.verify_us += resident.verify_us
+        counts.load_us += resident.load_us
 
     async def wait_for_room(self, run: Run, wait_s: float) -> None:
         """Let others go first until there may be room, after `wait_s` at the latest; then wait for a place again.
@@ -110,7 +147,9 @@ class Loads:
         run.took_us, run.room_in_s = 0.0, wait_s
         until = min(run.asked_at + self._patience_s, max(run.deadline, now))
         if run.is_background or now >= until:
+            self._counts.no_room += 1
             raise no_room(wait_s)
+        self._counts.parked += 1
         self._parked[package] = run
         run.turn = self._loop.create_future()
         self._wake(self._queue.park(package))
@@ -167,10 +206,15 @@ class Loads:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _check_waiters(self, tenant: str) -> None:
+        waiting = self._waiters[tenant]
+        if waiting >= WAITERS_PER_TENANT or (waiting and self._waiters.total() >= WAITERS):
+            text = f"{waiting} requests of tenant {tenant} wait for loads already"
+            raise LoadQueueFullError(text, retry_after_ms=_RETRY_AFTER_MS)
+
     def _check_failed(self, package: str) -> None:
         error = self._failed.find(package, self._loop.time())
         if error is not None:
-            self._counts.refused += 1
             raise error
 
     def _check_deadline(self, run: Run, deadline: float) -> None:
@@ -178,7 +222,6 @@ class Loads:
         left_us = (deadline - self._loop.time()) * 1e6
         error = refusal(left_us, self._queue.wait_us(run.version.package), run.begun_us, forecast)
         if error is not None:
-            self._counts.refused += 1
             raise error
 
     def _begin(self, version: ModelVersion, tenant: str, background: bool) -> None:

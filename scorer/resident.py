@@ -51,11 +51,21 @@ Load = Callable[[ModelVersion], Awaitable[Resident]]
 
 @dataclass
 class Counts:
-    """Since the start: loads begun and failed, models that left to make room or since they were purged, and
-    requests that were told at once that their load fails or comes too late.
+    """Since the start. `loads`, `failures`: loads begun, and those that failed; `evictions`: models that left to make
+    room or since they were purged; `upgraded`: background loads that a request has joined; `parked`, `no_room`: how
+    often a load waited for room, and gave up; `refused`: requests that were told at once that their load fails, comes
+    too late or has too many before it. Microseconds of all loads that succeeded: `queue_us`, `fetch_us`, `verify_us`,
+    `load_us`.
     """
 
     loads: int = 0
     failures: int = 0
     evictions: int = 0
+    upgraded: int = 0
+    parked: int = 0
+    no_room: int = 0
     refused: int = 0
+    queue_us: int = 0
+    fetch_us: int = 0
+    verify_us: int = 0
+    load_us: int = 0

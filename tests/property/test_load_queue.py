@@ -49,11 +49,13 @@ class QueueHistory(RuleBasedStateMachine):
         self.waiting[package] = (tenant, background)
         self.begin(self.queue.push(package, tenant, cost, background=background))
 
-    @precondition(lambda self: self.waiting)
+    @precondition(lambda self: self.waiting or self.running or self.parked)
     @rule(data=st.data())
     def upgrade(self, data: st.DataObject) -> None:
-        package = data.draw(st.sampled_from(sorted(self.waiting)))
-        self.waiting[package] = (self.waiting[package][0], False)
+        package = data.draw(st.sampled_from(sorted([*self.waiting, *self.running, *self.parked])))
+        for loads in (self.waiting, self.running, self.parked):
+            if package in loads:
+                loads[package] = (loads[package][0], False)
         self.begin(self.queue.upgrade(package))
 
     @precondition(lambda self: self.waiting)

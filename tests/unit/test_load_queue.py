@@ -151,11 +151,43 @@ def test_a_slowed_tenant_holds_one_place() -> None:
 def test_too_many_of_one_tenant_are_refused_and_nobody_elses() -> None:
     queue = LoadQueue(1, length_per_tenant=2)
     flood(queue, "a", 3)
-    with pytest.raises(LoadQueueFullError, match="2 loads of tenant a wait already"):
-        queue.push("a3", "a", 1.0)
+    with pytest.raises(LoadQueueFullError, match="2 loads of tenant a wait already") as caught:
+        queue.push("a3", "a", 1000.0)
+    assert caught.value.retry_after_ms == 2
     assert "a3" not in queue
     assert queue.push("b", "b", 1.0) == []
     assert queue.push("w", "a", 1.0, background=True) == []
+
+
+def test_too_many_of_all_are_refused_but_for_a_tenant_that_has_none() -> None:
+    queue = LoadQueue(1, length=3)
+    flood(queue, "a", 3)
+    queue.push("b0", "b", 1.0)
+    for tenant in "ab":
+        with pytest.raises(LoadQueueFullError, match="3 of all"):
+            queue.push(f"{tenant}9", tenant, 1.0)
+    assert queue.push("c0", "c", 1.0) == []
+    queue.finish("a0")
+    queue.finish("a1")
+    assert queue.push("a3", "a", 1.0) == []
+
+
+def test_a_request_that_joins_what_has_begun_gives_the_background_its_place_back() -> None:
+    queue = LoadQueue(4)
+    for number in range(3):
+        queue.push(f"w{number}", f"t{number}", 1000.0, background=True)
+    assert queue.upgrade("w0") == ["w2"]
+
+
+def test_a_parked_load_that_a_request_has_joined_is_no_longer_in_the_background() -> None:
+    queue = LoadQueue(1)
+    queue.push("w", "a", 1000.0, background=True)
+    assert queue.park("w") == []
+    queue.upgrade("w")
+    assert queue.push("b", "b", 1000.0) == ["b"]
+    assert queue.push("x", "x", 1000.0, background=True) == []
+    assert queue.unpark("w") == []
+    assert drain(queue, ["b"]) == ["b", "w", "x"]
 
 
 def test_the_wait_is_that_of_the_tenants_share() -> None:

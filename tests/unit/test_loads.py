@@ -142,7 +142,7 @@ async def test_a_request_takes_a_load_out_of_the_background(desk: Desk) -> None:
     assert desk.begun == ["a0", "b0", "d0"]
     desk.gate.set()
     await asyncio.gather(asked, *background)
-    assert desk.cache.counts.loads == 4
+    assert (desk.cache.counts.loads, desk.cache.counts.upgraded) == (4, 1)
 
 
 async def test_a_load_tells_how_long_it_waited(desk: Desk) -> None:
@@ -242,7 +242,7 @@ async def test_who_would_have_time_without_the_others_is_told_so(desk: Desk) -> 
 
 
 async def test_too_many_waiting_loads_of_a_tenant_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk.cache._loads._queue, "_length", 2)
+    monkeypatch.setattr(desk.cache._loads._queue, "_length_per_tenant", 2)
     desk.gate.clear()
     for number in range(5):
         desk.begin(f"a{number}")
@@ -351,6 +351,100 @@ async def test_a_purge_drops_loads_that_wait_for_room(desk: Desk) -> None:
         await waiting
     release()
     assert desk.begun == ["a"]
+
+
+async def until_parked(desk: Desk, count: int) -> None:
+    async with asyncio.timeout(10):
+        while len(desk.cache._loads._parked) < count:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_purge_as_a_load_goes_on_after_it_waited_for_room(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """In each turn of the loop between the room and the load: it's dropped, or it's loaded and then closed."""
+    monkeypatch.setattr(residents, "JUST_LOADED_S", 0.0)
+    await desk.use("a", 100)
+    release = desk.cache.keep("a")
+    waiting = [desk.begin("b1", 50), desk.begin("b2", 50)]
+    await until_parked(desk, 1)
+    release()
+    await desk.turns(turns)
+    assert sorted(desk.cache.purge("b", ())) == ["b1", "b2"]
+    await desk.cache.wait_purged()
+    for result in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(result, OverloadedError) or result in {"b1", "b2"}
+    assert not desk.cache.holds("b1")
+    assert not desk.cache.holds("b2")
+    assert all(desk.models[each].closed == 1 for each in ("b1", "b2") if each in desk.models)
+    assert await desk.use("b1", 50) == "b1"
+
+
+async def test_a_load_that_waits_for_room_goes_on_when_all_who_asked_have_gone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residents, "JUST_LOADED_S", 0.0)
+    await desk.use("a", 100)
+    release = desk.cache.keep("a")
+    waiting = [desk.begin("b", 50), desk.begin("b", 50)]
+    await until_parked(desk, 1)
+    for waiter in waiting:
+        waiter.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    release()
+    async with asyncio.timeout(10):
+        while desk.cache.peek("b") is None:
+            await asyncio.sleep(0)
+    assert await desk.use("c", 100) == "c", "no pin was left behind"
+
+
+async def test_loads_of_one_tenant_that_wait_for_room_go_on_one_after_the_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They begin together, and each finds no room; the others of the tenant begin when none of them waits any more."""
+    monkeypatch.setattr(residents, "JUST_LOADED_S", 0.0)
+    await desk.use("a", 100)
+    release = desk.cache.keep("a")
+    waiting = [desk.begin(f"b{number}", 60) for number in range(5)]
+    await until_parked(desk, 3)
+    assert desk.cache.counts.parked == 3
+    release()
+    assert await asyncio.gather(*waiting) == [f"b{number}" for number in range(5)]
+    assert sorted(desk.begun[1:]) == [f"b{number}" for number in range(5)]
+
+
+async def test_closing_while_loads_wait_for_room_leaves_nothing(desk: Desk) -> None:
+    await desk.use("a", 100)
+    release = desk.cache.keep("a")
+    waiting = [desk.begin(f"{tenant}1", 50) for tenant in "bcdef"]
+    await until_parked(desk, 5)
+    release()
+    await desk.cache.aclose()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)
+    queue = desk.cache._loads._queue
+    for left in (queue._queued, queue._begun, queue._parked, desk.cache._loads._runs, desk.cache._loads._parked):
+        assert not left
+    assert desk.models["a"].closed == 1
+
+
+async def test_too_many_waiting_requests_of_a_tenant_are_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loads, "WAITERS_PER_TENANT", 2)
+    monkeypatch.setattr(loads, "WAITERS", 3)
+    desk.gate.clear()
+    waiting = [desk.begin(package) for package in ("a", "a", "b")]
+    await desk.until_begun(2)
+    for tenant in "ab":
+        with pytest.raises(LoadQueueFullError) as caught:
+            await desk.use(tenant)
+        assert caught.value.retry_after_ms > 0
+    waiting.append(desk.begin("c"))
+    await desk.until_begun(3)
+    desk.gate.set()
+    assert await asyncio.gather(*waiting) == ["a", "a", "b", "c"]
+    assert desk.cache.counts.refused == 2
+    assert not desk.cache._loads._waiters
 
 
 async def test_a_tenant_that_undoes_its_own_loads_gets_one_place(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
