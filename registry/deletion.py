@@ -27,6 +27,7 @@ from registry.deletion_parts import (
     loaded_objects,
     newest_revision,
     objects_of,
+    packages_of,
     readable,
     readable_manifest,
     shared_models,
@@ -169,7 +170,9 @@ async def _delete_versions(library: Library, ref: ModelRef, versions: Iterable[s
     sources = await _sources(library, ref, names)
     candidates = sources.union(*(objects_of(ref.tenant, manifest) for manifest in manifests))
     taken = await delete_unused(library, ref, names, candidates)
-    leaving = {each.to_version().package: loaded_objects(ref.tenant, each) - taken.kept for each in manifests}
+    leaving = {
+        package: loaded_objects(ref.tenant, each) - taken.kept for each in manifests for package in packages_of(each)
+    }
     packages = sorted(package for package, paths in leaving.items() if paths)
     digests = {path.rpartition("/")[2].removesuffix(".json") for paths in leaving.values() for path in paths}
     purged = await purge("", packages, sorted(digests))

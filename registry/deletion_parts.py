@@ -68,12 +68,20 @@ def readable_manifest(tenant: str, data: bytes | None, path: str) -> Manifest | 
 
 
 def loaded_objects(tenant: str, manifest: Manifest) -> set[str]:
-    """Paths of what scorers load of a version: its bytes, its schema, and its transforms with their tables."""
-    digests = {manifest.artifact}
+    """Paths of what scorers load of a version: its bytes, with training notes too, its schema, and its transforms with
+    their tables.
+    """
+    digests = {manifest.artifact, manifest.annotated or manifest.artifact}
     if manifest.transforms_digest:
         digests |= {manifest.transforms_digest, *table_digests(decode_spec(bytes(manifest.transforms)))}
     paths = {layout.artifact_path(tenant, digest) for digest in digests}
     return paths | {layout.schema_path(tenant, manifest.schema)}
+
+
+def packages_of(manifest: Manifest) -> set[str]:
+    """What scorers may have in memory of a version."""
+    loaded = (manifest.to_version(), manifest.to_annotated())
+    return {version.package for version in loaded if version is not None}
 
 
 def objects_of(tenant: str, manifest: Manifest) -> set[str]:

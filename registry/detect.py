@@ -6,7 +6,7 @@ from registry.errors import ArtifactRejectedError
 from registry.lightgbm_text import MAGIC as LIGHTGBM_MAGIC
 from registry.model import Runtime
 
-_ACCEPTED = "a LightGBM text model (Booster.save_model) or an ONNX model is accepted"
+_ACCEPTED = "a LightGBM text model, an XGBoost model (both by Booster.save_model) or an ONNX model is accepted"
 _LOOKS_LIKE = {
     b"\x80": "a Python pickle, which may run code when it is read",
     b"PK\x03\x04": "a zip archive",
@@ -14,8 +14,7 @@ _LOOKS_LIKE = {
     b"\x28\xb5\x2f\xfd": "zstd-compressed",
     b"\x89HDF": "an HDF5 file",
     b"ORTM": "an ONNX Runtime .ort file",
-    b"{": "JSON",
-    b"[": "JSON",
+    b"[": "JSON of another kind",
     b"<": "XML",
 }
 
@@ -28,6 +27,8 @@ def detect_runtime(head: bytes) -> Runtime:
     """
     if head.startswith(LIGHTGBM_MAGIC):
         return Runtime.LIGHTGBM
+    if looks_like_xgboost(head):
+        return Runtime.XGBOOST
     for magic, what in _LOOKS_LIKE.items():
         if head.startswith(magic):
             raise ArtifactRejectedError(f"the file is {what}; {_ACCEPTED}")
@@ -35,6 +36,11 @@ def detect_runtime(head: bytes) -> Runtime:
         return Runtime.ONNX
     what = "the file is of an unknown format" if head else "the file is empty"
     raise ArtifactRejectedError(f"{what}; {_ACCEPTED}")
+
+
+def looks_like_xgboost(head: bytes) -> bool:
+    """Whether a file is an object in UBJSON or JSON, which admission then looks into."""
+    return head.startswith(b"{")
 
 
 def _starts_like_onnx(head: bytes) -> bool:

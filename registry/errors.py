@@ -79,6 +79,13 @@ class ModelUnusableError(ScoreMeshError):
     reason = "MODEL_UNUSABLE"
 
 
+class NotExplainableError(ScoreMeshError):
+    """The version answers, but can't tell what its inputs add to a score; the text says why."""
+
+    kind = Kind.PRECONDITION
+    reason = "NOT_EXPLAINABLE"
+
+
 class ModelInUseError(ScoreMeshError):
     """What should go is still pointed at, or what should be pointed at is retired; the text lists by what."""
 

@@ -48,7 +48,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `runtime_version`: of the engine that admitted it; with `runtime` the pool that may load it. `source`,
     `source_bytes`: sha256 and size of the file as it was published; `artifact`, `artifact_bytes`: of what admission
-    made of it and scorers load. `schema`: sha256 of the ModelSchema. `resident_bytes`: upper bound of a loaded copy's
+    made of it and scorers load. `annotated`, `annotated_bytes`: of the same model with what contributions are computed
+    from, which scorers load when somebody asks for them; may be the artifact; "" where there are none, or where the
+    version is older than they. `schema`: sha256 of the ModelSchema. `resident_bytes`: upper bound of a loaded copy's
     memory; `predict_us`: measured microseconds of one predict, by its number of rows. `training`: what the publisher
     says of the training (run, metrics). `labels`: for selecting. `signature`: the publisher's own, over `source`;
     kept, not checked. `created_at`: RFC 3339, UTC. `request_id`: of the request that published it. `format`: number of
@@ -65,6 +67,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source_bytes: int
     artifact: str
     artifact_bytes: int
+    annotated: str = ""
+    annotated_bytes: int = 0
     schema: str
     resident_bytes: int
     predict_us: dict[str, float]
@@ -97,6 +101,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             artifact_bytes=self.artifact_bytes,
             resident_bytes=self.resident_bytes,
             transforms=self.transforms_digest,
+        )
+
+    def to_annotated(self) -> ModelVersion | None:
+        """What a scorer must know to compute contributions; None where nobody can."""
+        if not self.annotated:
+            return None
+        return msgspec.structs.replace(
+            self.to_version(),
+            package=package_of(self.annotated, self.schema, self.transforms_digest),
+            artifact=self.annotated,
+            artifact_bytes=self.annotated_bytes,
         )
 
 

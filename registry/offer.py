@@ -27,6 +27,7 @@ _HEAD_BYTES = 64
 
 class Admitted(NamedTuple):
     """What admission made and found. `artifact`: the bytes that scorers load, which may be the offered ones.
+    `annotated`: the model with what contributions are computed from, empty where it hasn't that; may be the artifact.
     `resident_bytes`: upper bound of what one loaded copy takes. `predict_us`: microseconds of one predict with so many
     rows (the keys, "1" and "64"), best of several. `golden`: rows with the answers that the artifact gives: those
     offered, else some of its own.
@@ -38,6 +39,7 @@ class Admitted(NamedTuple):
     predict_us: dict[str, float]
     runtime_version: str = ""
     golden: GoldenRows | None = None
+    annotated: bytes = b""
 
 
 class Offer(NamedTuple):

@@ -2,9 +2,9 @@
 
 Contract: whatever it wrote and however it ended, the verdict is an `Admitted` or an ArtifactRejectedError that says
 what happened. The answer of such a process is bounded before it is read, and checked for its form and for what can't
-be. The rewritten LightGBM text leaves it before native code reads the file, so a file that takes over the engine may
-lie about what was found, but can't change what scorers load. Of an ONNX model it may change the optimised graph too;
-what that can do in a scorer, the original could.
+be. A LightGBM or XGBoost model that was written anew leaves it before native code reads the file, so a file that takes
+over the engine may lie about what was found, but can't change what scorers load. Of an ONNX model it may change the
+optimised graph too; what that can do in a scorer, the original could.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def judge(offer: Offer, ended: Ended, limit_s: float) -> Admitted:
     if isinstance(told, Refused):
         raise ArtifactRejectedError(_readable(told.why) or "the model was refused without a reason")
     if rewritten is not None and told is not None:
-        return _admitted(offer, rewritten.artifact if told.rewritten else offer.data, told)
+        artifact = rewritten.artifact if told.rewritten else offer.data
+        return _admitted(offer, artifact, (rewritten.annotated or artifact) if told.explains else b"", told)
     raise ArtifactRejectedError(
         f"the process that loads the model ended with exit code {ended.exit_code} and no result"
     )
@@ -83,7 +84,7 @@ def _crashed(number: int, cpu_s: int) -> str:
     return f"the process crashed with {name} while loading the model"
 
 
-def _admitted(offer: Offer, artifact: bytes, found: Findings) -> Admitted:
+def _admitted(offer: Offer, artifact: bytes, annotated: bytes, found: Findings) -> Admitted:
     if fault := _untrue(found, offer, artifact):
         raise ArtifactRejectedError(f"the process that loads the model gave an answer that can't be true: {fault}")
     return Admitted(
@@ -93,13 +94,16 @@ def _admitted(offer: Offer, artifact: bytes, found: Findings) -> Admitted:
         predict_us=found.predict_us,
         runtime_version=found.runtime_version,
         golden=found.golden,
+        annotated=annotated,
     )
 
 
 def _untrue(found: Findings, offer: Offer, artifact: bytes) -> str:
     """What can't be so, whoever wrote the answer; "" where nothing is."""
-    if offer.runtime is Runtime.LIGHTGBM and not found.rewritten:
+    if offer.runtime is not Runtime.ONNX and not found.rewritten:
         return "rewritten"
+    if offer.runtime is Runtime.ONNX and found.explains:
+        return "explains"
     if not least_resident_bytes(len(artifact)) <= found.resident_bytes <= most_memory_bytes(len(offer.data)):
         return "resident_bytes"
     if found.predict_us.keys() != {"1", "64"} or not all(0 < us < math.inf for us in found.predict_us.values()):

@@ -2,9 +2,10 @@
 
 A request is its head (`HEAD`), the JSON of an `Order`, and the bytes of the model. A reply is its head (`ENDED`) and
 what the throw-away process wrote, which nobody may trust: at most two frames, each behind its length. The first one,
-`Rewritten`, leaves that process before an engine touches the bytes of a LightGBM model, and when ONNX Runtime has made
-its own of an ONNX model; it is a mark and the bytes as they are. The last one is `Findings` or `Refused` in
-MessagePack, and short, as decoding takes time and memory. The program's own first words are `Hello`, in one frame.
+`Rewritten`, leaves that process before an engine touches the bytes of a LightGBM or XGBoost model, and when ONNX
+Runtime has made its own of an ONNX model; it is a mark, a length, and the bytes as they are. The last one is `Findings`
+or `Refused` in MessagePack, and short, as decoding takes time and memory. The program's own first words are `Hello`, in
+one frame.
 
 What an honest answer can't be, in numbers, is here too, as both sides keep to it.
 """
@@ -57,13 +58,18 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class Rewritten(msgspec.Struct, frozen=True):
-    """The bytes that scorers are to load."""
+    """The bytes that scorers are to load. `annotated`: the same model with what contributions are computed from, empty
+    where it hasn't that; on the wire it is empty as well where the artifact itself has it.
+    """
 
     artifact: bytes
+    annotated: bytes = b""
 
 
 class Findings(msgspec.Struct, frozen=True, tag=True):
-    """See `registry.offer.Admitted`. `rewritten`: whether the bytes of `Rewritten` hold, else those that came."""
+    """See `registry.offer.Admitted`. `rewritten`: whether the bytes of `Rewritten` hold, else those that came.
+    `explains`: whether contributions can be computed, from its `annotated` bytes or, without these, its artifact.
+    """
 
     schema: ModelSchema
     resident_bytes: int
@@ -71,6 +77,7 @@ class Findings(msgspec.Struct, frozen=True, tag=True):
     runtime_version: str
     golden: GoldenRows
     rewritten: bool
+    explains: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
@@ -117,10 +124,11 @@ class _Findings(msgspec.Struct, frozen=True, tag="Findings"):
     runtime_version: str
     golden: _Golden
     rewritten: bool
+    explains: bool = False
 
     def plain(self) -> Findings:
         measured = (self.resident_bytes, self.predict_us, self.runtime_version)
-        return Findings(self.schema.plain(), *measured, self.golden.plain(), self.rewritten)
+        return Findings(self.schema.plain(), *measured, self.golden.plain(), self.rewritten, self.explains)
 
 
 _DECODER: msgspec.msgpack.Decoder[_Findings | Refused] = msgspec.msgpack.Decoder(_Findings | Refused)
@@ -135,7 +143,10 @@ class Answer(NamedTuple):
 
 def frame(message: msgspec.Struct) -> bytes:
     """One message behind its length."""
-    body = _MARK + message.artifact if isinstance(message, Rewritten) else msgspec.msgpack.encode(message)
+    if not isinstance(message, Rewritten):
+        body = msgspec.msgpack.encode(message)
+    else:
+        body = _MARK + FRAME.pack(len(message.artifact)) + message.artifact + message.annotated
     return FRAME.pack(len(body)) + body
 
 
@@ -146,7 +157,7 @@ def read_answer(data: bytes) -> Answer:
         ValueError: it is something else.
     """
     bodies = _bodies(memoryview(data))
-    rewritten = Rewritten(bytes(bodies.pop(0)[len(_MARK) :])) if bodies and bodies[0][: len(_MARK)] == _MARK else None
+    rewritten = _rewritten(bodies.pop(0)[len(_MARK) :]) if bodies and bodies[0][: len(_MARK)] == _MARK else None
     if len(bodies) > 1 or any(len(body) > MOST_TOLD_BYTES for body in bodies):
         raise ValueError("too much")
     try:
@@ -154,6 +165,13 @@ def read_answer(data: bytes) -> Answer:
         return Answer(rewritten, told.plain() if isinstance(told, _Findings) else told)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError("not what was asked") from error
+
+
+def _rewritten(body: memoryview) -> Rewritten:
+    (length,) = FRAME.unpack_from(body) if len(body) >= FRAME.size else (len(body),)
+    if length > len(body) - FRAME.size:
+        raise ValueError("cut off")
+    return Rewritten(bytes(body[FRAME.size : FRAME.size + length]), bytes(body[FRAME.size + length :]))
 
 
 def _bodies(data: memoryview) -> list[memoryview]:
@@ -181,11 +199,11 @@ def names_of(schema: ModelSchema) -> Iterator[str]:
 
 def most_answer_bytes(model_bytes: int) -> int:
     """No honest answer to a model of so many bytes is longer."""
-    return 2 * FRAME.size + len(_MARK) + most_artifact_bytes(model_bytes) + MOST_TOLD_BYTES
+    return 3 * FRAME.size + len(_MARK) + most_artifact_bytes(model_bytes) + MOST_TOLD_BYTES
 
 
 def most_artifact_bytes(model_bytes: int) -> int:
-    """No rewritten form of a model of so many bytes is larger; trees in ONNX Runtime's own grow 2.4 times."""
+    """No rewritten forms of a model of so many bytes are larger; trees in ONNX Runtime's own grow 2.4 times."""
     return 4 * model_bytes + (1 << 20)
 
 
@@ -196,6 +214,6 @@ def most_memory_bytes(model_bytes: int) -> int:
 
 def least_resident_bytes(artifact_bytes: int) -> int:
     """No loaded copy counts as less. One takes half of a file in ONNX Runtime's own format, all of other ONNX files,
-    and 1.7 times a LightGBM text.
+    1.7 times a LightGBM text, and 1.3 times XGBoost's UBJSON.
     """
     return 1024 + artifact_bytes // 4

@@ -149,6 +149,8 @@ class Publisher:
             source_bytes=len(offer.data),
             artifact=stored.artifact,
             artifact_bytes=len(admitted.artifact),
+            annotated=stored.annotated,
+            annotated_bytes=len(admitted.annotated),
             schema=stored.schema,
             resident_bytes=admitted.resident_bytes,
             predict_us=admitted.predict_us,
@@ -170,12 +172,15 @@ class Publisher:
     async def _store(self, tenant: str, offer: Offer, admitted: Admitted) -> _Stored:
         """Store the bytes that scorers load, those that were offered, the schema, the transforms with their tables."""
         artifact = offer.digest if admitted.artifact == offer.data else sha256(admitted.artifact)
+        annotated = sha256(admitted.annotated) if admitted.annotated else ""
         schema = schema_digest(admitted.schema)
         objects = {
             artifact_path(tenant, offer.digest): offer.data,
             artifact_path(tenant, artifact): admitted.artifact,
             schema_path(tenant, schema): encode_schema(admitted.schema),
         }
+        if annotated:
+            objects[artifact_path(tenant, annotated)] = admitted.annotated
         transforms = b""
         if offer.transforms is not None:
             split, tables = split_tables(offer.transforms)
@@ -184,7 +189,7 @@ class Publisher:
             objects |= {artifact_path(tenant, digest): data for digest, data in named.items()}
         created = await asyncio.gather(*(self.library.store.create(path, data) for path, data in objects.items()))
         shared = {path: objects[path] for path, new in zip(objects, created, strict=True) if not new}
-        return _Stored(artifact, schema, transforms, shared)
+        return _Stored(artifact, annotated, schema, transforms, shared)
 
     async def _keep(self, objects: Mapping[str, bytes]) -> None:
         """Store again what was there already and went meanwhile, by the deletion of a version that needed it too. Done
@@ -226,11 +231,12 @@ class _Checked(NamedTuple):
 
 
 class _Stored(NamedTuple):
-    """Digests of what scorers load and of its schema; `transforms`: their JSON, empty where there are none; `shared`:
-    the bytes, by path, of what was there already.
+    """Digests of what scorers load, of that with training notes ("" for none), and of its schema; `transforms`: their
+    JSON, empty where there are none; `shared`: the bytes, by path, of what was there already.
     """
 
     artifact: str
+    annotated: str
     schema: str
     transforms: bytes
     shared: dict[str, bytes]

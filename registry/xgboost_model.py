@@ -25,8 +25,7 @@ from registry.ubjson import BadUbjsonError, decode
 from registry.xgboost_categories import read_categories
 from registry.xgboost_tree import Tree, integer, member, numbers, read_tree, require
 
-JSON_MAGIC = re.compile(rb'\{\s*"')
-UBJSON_MAGIC = b"{L\0\0\0\0\0\0\0"
+_UBJSON = re.compile(rb"\{[iUIlL}]")  # the length of the first key; in JSON a quote or a space follows
 MAX_FEATURES = 10_000
 MAX_OUTPUTS = 1_000
 MAX_TREES = 20_000
@@ -137,7 +136,7 @@ def _output(forest: Forest) -> OutputSchema:
 
 def _document(data: bytes) -> Mapping[str, Any]:
     try:
-        document = decode(data) if data.startswith(UBJSON_MAGIC) else msgspec.json.decode(data)
+        document = decode(data) if _UBJSON.match(data) else msgspec.json.decode(data)
     except BadUbjsonError as error:
         raise ArtifactRejectedError(f"XGBoost model is damaged: {error}") from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

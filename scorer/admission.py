@@ -1,12 +1,13 @@
 """What the throw-away process does to one model: check, rewrite, load, score, measure.
 
 Contract: nothing here protects anybody; `scorer.sandbox` does. The order matters. The static check and the rewriting of
-a LightGBM text are Python and hand the result out before the engine reads a byte, so that a file that takes over the
-engine can't change what scorers will load. ONNX Runtime itself optimises a graph, after the static check.
+LightGBM and XGBoost models are Python and hand the result out before the engine reads a byte, so that a file that takes
+over the engine can't change what scorers will load. ONNX Runtime itself optimises a graph, after the static check.
 
-- The rewritten model and the one that was offered are both loaded and score the golden rows. LightGBM must answer the
-  same bit for bit. ONNX may differ by 1e-6 of the greater of 1 and the number, as fused operators round differently;
-  where it differs by more, scorers get the graph as it was offered.
+- The rewritten model and the one that was offered are both loaded and score the golden rows. LightGBM and XGBoost must
+  answer the same bit for bit, as must the model with its training notes, from which contributions are computed. ONNX
+  may differ by 1e-6 of the greater of 1 and the number, as fused operators round differently; where it differs by more,
+  scorers get the graph as it was offered.
 - Golden rows that came with the offer must get their answers within their tolerance; without them, rows are made up.
 - Bytes are measured over several copies of what scorers will load, each after it has scored; the first copy also pays
   for what the engine sets up once a process, so it isn't measured. Microseconds are the best of several.
@@ -22,24 +23,22 @@ from importlib import metadata
 from pathlib import Path
 from time import perf_counter
 
+import msgspec
 import numpy as np
 
 from registry.errors import ArtifactRejectedError, InvalidFeaturesError
-from registry.lightgbm_slim import slim
-from registry.lightgbm_text import check_lightgbm_text
 from registry.manifest import GoldenRows
 from registry.model import ModelSchema, Runtime
-from registry.onnx_graph import check_onnx
-from registry.probe_wire import CONTROL, Findings, Order, least_resident_bytes, most_memory_bytes, names_of
+from registry.probe_wire import CONTROL, Findings, Order, Rewritten, least_resident_bytes, most_memory_bytes, names_of
 from registry.transforms import TransformSpec
+from scorer.contributions import contributions_of
 from scorer.engine import LoadedModel, Rows, engine_for
+from scorer.formats import FORMATS, Format
 from scorer.golden import TOLERANCES, compare, generate, generated_count, record, to_rows
 from scorer.memory import measure_load
-from scorer.onnx_optimise import optimise
 from scorer.transforms import SharedTables, TransformedModel, compile_transform
 from scorer.transforms.samples import fit_rows
 
-_PACKAGES = {Runtime.LIGHTGBM: "lightgbm", Runtime.ONNX: "onnxruntime"}
 _COPIES = 4
 _LARGE_BYTES = 8 << 20  # one copy of a large model tells its size, and four may not fit
 _REPEATS = 5
@@ -51,47 +50,60 @@ _ONNX_DIFFERENCE = 1e-6
 
 @cache
 def runtime_version(runtime: Runtime) -> str:
-    """Of the installed engine. Reads files at the first call."""
-    return metadata.version(_PACKAGES[runtime])
+    """Of the installed engine. Reads files at the first call. Raises ArtifactRejectedError where there is none."""
+    packages = FORMATS[runtime].packages
+    for package in packages:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    raise ArtifactRejectedError(f"{runtime.value} models can't be tried here: {' or '.join(packages)} isn't installed")
 
 
-def admit(data: bytes, order: Order, hand_out: Callable[[bytes], None], memory: int | None = None) -> Findings:
+def admit(data: bytes, order: Order, hand_out: Callable[[Rewritten], None], memory: int | None = None) -> Findings:
     """Try a model; `hand_out` gets the rewritten bytes as soon as they are there. `memory`: see `onnx_optimise`.
 
     Raises:
         ScoreMeshError: no scorer may load it.
     """
-    _check(data, order.runtime)
+    version = runtime_version(order.runtime)
+    FORMATS[order.runtime].check(data)
     room_bytes = most_memory_bytes(len(data))
     with _at_most_more(room_bytes):
         try:
-            return _admit_checked(data, order, hand_out, memory)
+            found = _admit_checked(data, order, hand_out, memory)
         except MemoryError as error:
             raise ArtifactRejectedError(f"the model wants more than {room_bytes >> 20} MiB of memory") from error
+    return msgspec.structs.replace(found, runtime_version=version)
 
 
-def _admit_checked(data: bytes, order: Order, hand_out: Callable[[bytes], None], memory: int | None) -> Findings:
-    runtime = order.runtime
-    artifact = slim(data) if runtime is Runtime.LIGHTGBM else optimise(data, memory)
-    hand_out(artifact)
+def _admit_checked(data: bytes, order: Order, hand_out: Callable[[Rewritten], None], memory: int | None) -> Findings:
+    runtime, form = order.runtime, FORMATS[order.runtime]
+    artifact, annotated = msgspec.structs.astuple(form.rewrite(data, memory))
+    hand_out(Rewritten(artifact, annotated if annotated != artifact else b""))
     trial = _Trial(runtime, engine_for(runtime).describe(data), order.transforms)
     schema = trial.schema
     _check_names(schema)
-    rows = _golden_rows(order.golden, trial)
+    rows = _golden_rows(order.golden, trial, form)
     before, after = (trial.answers(some, rows) for some in (data, artifact))
-    if runtime is Runtime.LIGHTGBM:
+    if form.is_exact:
         _require_identical(before, after)
-    rewritten = runtime is Runtime.LIGHTGBM or _near(before, after)
+    rewritten = form.is_exact or _near(before, after)
     golden = _golden(order.golden, rows, schema, after if rewritten else before, runtime)
-    resident_bytes, predict_us = _measure(artifact if rewritten else data, trial)
-    return Findings(schema, resident_bytes, predict_us, runtime_version(runtime), golden, rewritten)
+    resident_bytes, predict_us = _measure(artifact if rewritten else data, trial, form)
+    explains, annotated_bytes = _explains(annotated, trial, rows, after) if annotated else (False, 0)
+    return Findings(schema, max(resident_bytes, annotated_bytes), predict_us, "", golden, rewritten, explains)
 
 
-def _check(data: bytes, runtime: Runtime) -> None:
-    if runtime is Runtime.LIGHTGBM:
-        check_lightgbm_text(data)
-    else:
-        check_onnx(data)
+def _explains(annotated: bytes, trial: _Trial, rows: Rows, answers: list[np.ndarray]) -> tuple[bool, int]:
+    """Whether contributions can be computed, and the bytes of a loaded copy."""
+    model, taken = measure_load(lambda: trial.load(annotated))
+    try:
+        _require_identical(answers, model.predict(rows))
+        found = contributions_of(model, trial.rows(2, missing=False), trial.schema.outputs[0])
+        return all(np.isfinite(one.values).all() for one in found), taken
+    finally:
+        model.close()
 
 
 def _check_names(schema: ModelSchema) -> None:
@@ -140,16 +152,16 @@ def _before_transforms(found: ModelSchema, transforms: TransformSpec) -> ModelSc
     return ModelSchema(transforms.features, found.outputs, transforms.string_columns)
 
 
-def _golden_rows(golden: GoldenRows | None, trial: _Trial) -> Rows:
+def _golden_rows(golden: GoldenRows | None, trial: _Trial, form: Format) -> Rows:
     if golden is not None:
         return to_rows(golden, trial.schema)
     # What ONNX operators make of NaN depends on how they were fused.
-    return trial.rows(generated_count(trial.schema), missing=trial.runtime is Runtime.LIGHTGBM)
+    return trial.rows(generated_count(trial.schema), missing=form.takes_missing)
 
 
 def _require_identical(before: list[np.ndarray], after: list[np.ndarray]) -> None:
     if not all(np.array_equal(a.view(np.int64), b.view(np.int64)) for a, b in zip(before, after, strict=True)):
-        raise ArtifactRejectedError("the model answers differently after it was rewritten without its training notes")
+        raise ArtifactRejectedError("the model answers differently after it was rewritten")
 
 
 def _near(before: list[np.ndarray], after: list[np.ndarray]) -> bool:
@@ -168,7 +180,7 @@ def _golden(
     return record(rows, schema, answers, max(offered.tolerance, TOLERANCES[runtime]))
 
 
-def _measure(artifact: bytes, trial: _Trial) -> tuple[int, dict[str, float]]:
+def _measure(artifact: bytes, trial: _Trial, form: Format) -> tuple[int, dict[str, float]]:
     """(bytes of one copy, microseconds of a predict by its number of rows)."""
     batches = {str(count): trial.rows(count, missing=False) for count in _COUNTS}
 
@@ -180,7 +192,7 @@ def _measure(artifact: bytes, trial: _Trial) -> tuple[int, dict[str, float]]:
 
     models = [load_and_run()]
     try:
-        if trial.runtime is Runtime.ONNX:
+        if form.has_large_runs:
             _try_most_rows(models[0], trial)
         copies = [measure_load(load_and_run) for _ in range(_COPIES if len(artifact) < _LARGE_BYTES else 1)]
         models += [model for model, _ in copies]

@@ -35,7 +35,6 @@ from registry.probe_wire import (
     Hello,
     Order,
     Refused,
-    Rewritten,
     frame,
     most_answer_bytes,
     most_artifact_bytes,
@@ -67,7 +66,7 @@ class Head(NamedTuple):
 def try_model(data: bytes, order: Order, answer: int, memory: int) -> None:
     """The `Work` of this program."""
     try:
-        found = frame(admit(data, order, lambda artifact: _write(answer, frame(Rewritten(artifact))), memory))
+        found = frame(admit(data, order, lambda rewritten: _write(answer, frame(rewritten)), memory))
     except ScoreMeshError as error:
         found = _refusal(error.message)
     if len(found) > MOST_TOLD_BYTES:

@@ -62,7 +62,7 @@ class XGBoostModel:
         self._rounds = self._best_rounds()
         self._config = prediction_config(self._rounds)
         self._short_rows = _SHORT_CALL_BYTES // len(artifact) - _CALL_ROWS
-        self.resident_bytes = len(artifact) * 17 // 10 + 16_384
+        self.resident_bytes = len(artifact) * 7 // 5 + 4096
         self._check_width(self._run(self._keeping, np.zeros((1, self._features))))
 
     def _best_rounds(self) -> int:

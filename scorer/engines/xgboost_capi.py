@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import re
 from ctypes import POINTER, byref, c_char_p, c_float, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -46,8 +47,11 @@ _SIGNATURES: dict[str, list[Any]] = {
 }
 
 
+_WHERE = re.compile(r"\A\[[0-9:]+\] \S+:[0-9]+: ")  # the time and a place in the library's source
+
+
 class XGBoostError(Exception):
-    """The library refused a call; the message is its own, without its stack."""
+    """The library refused a call; the message is its own, without time, place and stack."""
 
 
 class Api:
@@ -68,7 +72,7 @@ class Api:
         """Raise XGBoostError if a call failed. Must follow the call on the same thread."""
         if return_code:
             text = self.library.XGBGetLastError().decode(errors="replace")
-            raise XGBoostError(text.partition("\nStack trace")[0].strip())
+            raise XGBoostError(_WHERE.sub("", text.partition("\nStack trace")[0]).strip())
 
     def load(self, data: bytes) -> c_void_p:
         """Parse a model; free the handle with `free`. The library copies what it needs of `data`."""

@@ -29,7 +29,7 @@ def test_other_files_are_named(tmp_path: Path) -> None:
         "Python pickle": pickle.dumps([1]),
         "zip archive": zip_head(tmp_path),
         "gzip": b"\x1f\x8b\x08\x00",
-        "JSON": b'{"learner": {}}',
+        "JSON": b"[1]",
         "XML": b"<?xml",
         "empty": b"",
         "unknown": b"\x00\x01\x02\x03",

@@ -107,8 +107,8 @@ def test_a_deep_answer_is_refused(depth: int) -> None:
 def test_a_long_answer_is_refused_unread() -> None:
     """It would be taken were it read."""
     findings = msgspec.msgpack.encode(HONEST)
-    body = b"\x88" + findings[1:] + msgspec.msgpack.encode("other") + msgspec.msgpack.encode(bytes(MOST_TOLD_BYTES))
-    assert findings[0] == 0x87
+    body = b"\x89" + findings[1:] + msgspec.msgpack.encode("other") + msgspec.msgpack.encode(bytes(MOST_TOLD_BYTES))
+    assert findings[0] == 0x88
     with pytest.raises(ArtifactRejectedError, match="makes no sense"):
         judged(frame(Rewritten(b"slim")) + raw(body))
     assert judged(frame(Rewritten(b"slim")) + raw(body[:1] + findings[1:] + b"\xa5other\xc0")).schema == SCHEMA
