@@ -5,7 +5,8 @@ Results are encoded by hand (`scorer.wire`), as fields `results` of ScoreBatchRe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from registry.failure import Failure
 from registry.front import Call
@@ -20,6 +21,33 @@ _RESULT = b"\x0a"  # field 1, length-delimited
 _RESPONSE = b"\x32"  # field 6, length-delimited
 
 
+class Sink(Protocol):
+    """Takes what becomes of each item, once."""
+
+    def answer(self, index: int, response: bytes) -> None:
+        """The item's serialized ScoreResponse."""
+
+    def refuse(self, index: int, failure: Failure) -> None:
+        """Why the item has none."""
+
+
+class LoneSink:
+    """Of a call with a single item, which is the call's own answer."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def answer(self, _index: int, response: bytes) -> None:
+        """Answer the call."""
+        self._call.respond(response)
+
+    def refuse(self, _index: int, failure: Failure) -> None:
+        """Fail the call."""
+        self._call.fail(failure)
+
+
 class WholeSink:
     """Answers a ScoreBatch call when its last result is in, in the order of the items."""
 
@@ -28,11 +56,13 @@ class WholeSink:
         self._results = [b""] * size
         self._left = size
 
-    def ends(self, index: int) -> tuple[Callable[[bytes], None], Callable[[Failure], None]]:
-        """How to answer and how to refuse an item."""
-        return lambda response: self._put(index, _answered(index, response)), lambda failure: self._put(
-            index, _refused(index, failure)
-        )
+    def answer(self, index: int, response: bytes) -> None:
+        """Put in the response to an item."""
+        self._put(index, _answered(index, response))
+
+    def refuse(self, index: int, failure: Failure) -> None:
+        """Put in the failure of an item."""
+        self._put(index, _refused(index, failure))
 
     def _put(self, index: int, result: bytes) -> None:
         self._results[index] = result
@@ -54,11 +84,13 @@ class PartSink:
         self._ready: list[bytes] | None = []
         self._left = size
 
-    def ends(self, index: int) -> tuple[Callable[[bytes], None], Callable[[Failure], None]]:
-        """How to answer and how to refuse an item."""
-        return lambda response: self._put(_answered(index, response)), lambda failure: self._put(
-            _refused(index, failure)
-        )
+    def answer(self, index: int, response: bytes) -> None:
+        """Put in the response to an item."""
+        self._put(_answered(index, response))
+
+    def refuse(self, index: int, failure: Failure) -> None:
+        """Put in the failure of an item."""
+        self._put(_refused(index, failure))
 
     def _put(self, result: bytes) -> None:
         self._left -= 1

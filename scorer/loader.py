@@ -23,6 +23,8 @@ from registry.model import ModelSchema, ModelVersion
 from registry.transform_tables import decode_table, join_tables, table_digests
 from registry.transforms import TransformSpec, decode_spec
 from scorer.cache import Resident
+from scorer.cost_curve import CostCurve
+from scorer.cost_probe import CostProbe
 from scorer.disk import DiskTier
 from scorer.engine import LoadedModel, engine_for
 from scorer.fetch import Fetch, Fetched
@@ -52,6 +54,7 @@ class Loader:
         self._fetch = Fetch(store, disk, self._run)
         self._schemas: dict[str, ModelSchema] = {}
         self._tables = SharedTables()
+        self._costs = CostProbe()
         self._freed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
 
@@ -63,9 +66,14 @@ class Loader:
             StoreUnavailableError: object storage does not answer.
         """
         parts = await self._parts(version)
-        model, nbytes, load_us = await self._run(lambda: self._load(version, parts))
+        model, nbytes, load_us, costs = await self._run(lambda: self._load(version, parts))
         _data, residency, fetch_us, verify_us = parts.artifact
-        return Resident(model, parts.schema, nbytes, residency, fetch_us, load_us, verify_us=verify_us, version=version)
+        return Resident(
+            *(model, parts.schema, nbytes, residency, fetch_us, load_us),
+            verify_us=verify_us,
+            version=version,
+            costs=costs,
+        )
 
     async def _parts(self, version: ModelVersion) -> _Parts:
         """All parts, fetched at one time: most of a fetch is waiting."""
@@ -110,16 +118,19 @@ class Loader:
         """Whether the version's artifact is on the local disk."""
         return f"{version.tenant}/{version.artifact}" in self._disk
 
-    def _load(self, version: ModelVersion, parts: _Parts) -> tuple[LoadedModel, int, int]:
-        """The model, the bytes that it takes, and the microseconds that it took, without those before its turn."""
+    def _load(self, version: ModelVersion, parts: _Parts) -> tuple[LoadedModel, int, int, CostCurve]:
+        """The model, the bytes that it takes, the microseconds that it took, without those before its turn, and what
+        its predictions take.
+        """
         self._in_flight.enter(LOAD, version.package)
         began = perf_counter_ns()
         try:
             model, nbytes = measure_load(lambda: self._make(version, parts))
+            costs = self._costs.curve(version, model, parts.schema, parts.transforms)
         finally:
             self._in_flight.leave(LOAD)
         load_us = (perf_counter_ns() - began) // 1000
-        return model, measured_bytes(nbytes, model.resident_bytes, version.resident_bytes), load_us
+        return model, measured_bytes(nbytes, model.resident_bytes, version.resident_bytes), load_us, costs
 
     def _make(self, version: ModelVersion, parts: _Parts) -> LoadedModel:
         engine, schema = engine_for(version.runtime), parts.schema

@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from registry.errors import InvalidFeaturesError
+from registry.errors import InvalidFeaturesError, MessageTooLargeError
 from registry.model import ModelSchema, ModelVersion, OutputKind, OutputSchema
 from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest, StringColumn
 from scorer.engine import Rows
 from scorer.wire import doubles, field, number_field, varint
 
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _PREFIXES = 64
 _FEW = 48
 _NO_STRINGS: Mapping[str, Sequence[str]] = {}
@@ -25,12 +26,20 @@ Encoder = Callable[[np.ndarray], bytes]
 
 
 class Spent(NamedTuple):
-    """The numbers of a Timing message, in microseconds."""
+    """The numbers of a Timing message in the order of its fields, in microseconds."""
 
-    wait_us: int
-    fetch_us: int
-    load_us: int
-    score_us: int
+    wait_us: int = 0
+    fetch_us: int = 0
+    load_us: int = 0
+    score_us: int = 0
+    verify_us: int = 0
+    queue_us: int = 0
+
+
+@lru_cache(maxsize=1024)
+def spent_scoring(score_us: int) -> Spent:
+    """What a request has spent that waited for nothing; few different ones."""
+    return Spent(score_us=score_us)
 
 
 class Plan:
@@ -81,7 +90,7 @@ class Plan:
 
     def write(self, request: ScoreRequest, outputs: Sequence[np.ndarray], residency: int, spent: Spent) -> bytes:
         """The serialized ScoreResponse. `outputs`: one array an output of the schema, as `LoadedModel.predict`
-        gives.
+        gives. Raises MessageTooLargeError.
         """
         parts = [self._head]
         if request.output_names:
@@ -91,7 +100,12 @@ class Plan:
         if request.request_id:
             parts.append(field(5, request.request_id.encode()))
         parts.append(_tail(residency, spent))
-        return b"".join(parts)
+        answer = b"".join(parts)
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise MessageTooLargeError(
+                f"the answer has {len(answer)} bytes, over the limit of {MAX_ANSWER_BYTES}; send fewer rows a request"
+            )
+        return answer
 
     def _selected(self, names: Sequence[str]) -> list[int]:
         unknown = [name for name in names if name not in self._places]

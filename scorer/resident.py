@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from registry.model import ModelSchema, ModelVersion
+from scorer.cost_curve import UNKNOWN, CostCurve
 from scorer.engine import LoadedModel
 
 _log = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ _log = logging.getLogger(__name__)
 class Resident(NamedTuple):
     """A loaded model, and how it came in. `residency`: the value of scoremesh.scoring.v1.Residency for the request that
     had to wait for it. `tenant`, `queue_us` (from when it was asked for until its load began) and `loaded_at` (a time
-    of the event loop) are filled in by the cache.
+    of the event loop) are filled in by the cache. `costs`: what its predictions take.
     """
 
     model: LoadedModel
@@ -30,6 +31,7 @@ class Resident(NamedTuple):
     queue_us: int = 0
     version: ModelVersion | None = None
     loaded_at: float = 0.0
+    costs: CostCurve = UNKNOWN
 
     @property
     def cost_us(self) -> int:

@@ -7,6 +7,10 @@ deadline; when the caller goes away it's cancelled, and the load goes on for the
 Where a rollout runs beside an alias, `scorer.trial` says which version is tried and `scorer.shadow` repeats what was
 answered; a request of a model without one pays one test for it. Nobody waits for a canary: as long as it isn't in
 memory, the alias's version answers.
+
+What waits for the same model is predicted together where that is cheaper (`scorer.answers`): the items of a batch when
+all have been looked at, `Score` calls at the end of the turn of the loop in which they came. Neither waits for more to
+come. A prediction that is thought to take long (`scorer.cost_curve`) has a task, which waits for `scorer.lane`.
 """
 
 from __future__ import annotations
@@ -19,8 +23,7 @@ from math import inf
 from time import perf_counter_ns
 
 from registry.catalog import Catalog
-from registry.errors import DeadlineError, InvalidRequestError, MessageTooLargeError
-from registry.failure import Failure
+from registry.errors import DeadlineError, InvalidRequestError
 from registry.front import Call
 from registry.model import ModelRef, ModelVersion, check_name
 from registry.status import failure_of
@@ -30,10 +33,12 @@ from scoremesh.scoring.v1.scoring_pb2 import (
     ScoreRequest,
     StreamScoreBatchRequest,
 )
-from scorer.batch import MAX_BATCH_ITEMS, PartSink, WholeSink
+from scorer.answers import Answers
+from scorer.batch import MAX_BATCH_ITEMS, LoneSink, PartSink, Sink, WholeSink
 from scorer.cache import ModelCache, Resident
-from scorer.engine import LoadedModel
-from scorer.in_flight import LOOP, NOWHERE, InFlight
+from scorer.in_flight import NOWHERE, InFlight
+from scorer.join import Gathering
+from scorer.lane import Lane, Scored
 from scorer.plan import Plan, Spent
 from scorer.requests import parse, parse_batch, readable
 from scorer.rollout_tally import Tallies
@@ -43,19 +48,19 @@ from scorer.tasks import Tasks, cancel
 from scorer.trial import Trial
 
 _PLANS = 100_000
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
-_NO_LOADING = (0, 0, 0)
 _RETRY_AFTER_MS = 100
 _log = logging.getLogger(__name__)
-Answer = Callable[[bytes], None]
-Refuse = Callable[[Failure], None]
 
 
 class ScoringService:
     """See the module. `member_id`: put into each answer."""
 
     def __init__(self, catalog: Catalog, cache: ModelCache, member_id: str, in_flight: InFlight = NOWHERE) -> None:
-        self._in_flight = in_flight
+        self._answers = Answers(in_flight)
+        self._lane = Lane(cache.keep, in_flight)
+        self._batch = Gathering()  # of the batch that is being looked at
+        self._turn = Gathering(self._keep_for_turn)  # of `Score` calls
+        self._turn_pins: list[Callable[[], None]] = []
         self._catalog = catalog
         self._cache = cache
         self._member_id = member_id
@@ -71,7 +76,7 @@ class ScoringService:
         """ScoringService.Score."""
         self._begun += 1
         request = parse(ScoreRequest, call.payload)
-        task = self._score(request, call.deadline, call.respond, call.fail)
+        task = self._score(request, call.deadline, LoneSink(call), 0, self._turn)
         if task is not None:
             call.on_cancel = lambda: cancel([task])
 
@@ -98,50 +103,75 @@ class ScoringService:
         for index, request in enumerate(items):
             left_ms = timeout_ms[index] if timeout_ms else 0
             deadline = min(call.deadline, now + left_ms / 1000) if left_ms else call.deadline
-            task = self._score(request, deadline, *sink.ends(index))
+            task = self._score(request, deadline, sink, index, self._batch)
             if task is not None:
                 tasks.append(task)
+        self._answers.answer(self._batch.take())
         sink.flush()
         if tasks:
             call.on_cancel = lambda: cancel(tasks)
 
+    def _keep_for_turn(self, package: str) -> None:
+        """Others may ask for room before the turn ends."""
+        if not self._turn_pins:
+            self._loop.call_soon(self._end_turn)
+        self._turn_pins.append(self._cache.keep(package))
+
+    def _end_turn(self) -> None:
+        pins, self._turn_pins = self._turn_pins, []
+        try:
+            self._answers.answer(self._turn.take())
+        finally:
+            for unpin in pins:
+                unpin()
+
     def _score(
-        self, request: ScoreRequest | None, deadline: float, answer: Answer, refuse: Refuse
+        self, request: ScoreRequest | None, deadline: float, sink: Sink, index: int, gathering: Gathering
     ) -> asyncio.Task[None] | None:
-        """Answer or refuse at once, or return the task that will. None is a request that can't be read."""
+        """Answer or refuse at once, leave it to whoever takes what is gathered, or return the task that will. None is
+        a request that can't be read.
+        """
         try:
             request = readable(request)
             ref = ModelRef(request.tenant, request.model)
             version = self._catalog.lookup(ref, request.version, request.alias)
             if version is not None:
                 if version.rollout is not None:
-                    return self._score_beside(request, self._trial(request, version), deadline, answer, refuse)
+                    return self._score_beside(request, self._trial(request, version), deadline, sink, index)
                 resident = self._cache.peek(version.package)
                 if resident is not None:
+                    costs = resident.costs
+                    if request.row_count > costs.short_rows:
+                        return self._waiting.begin(self._score_cold(request, Trial(version), deadline, sink, index))
                     plan = self._plan(version, resident)
-                    answer(self._predict(request, plan, resident.model, RESIDENCY_HIT, _NO_LOADING))
+                    if costs.batch_from:
+                        gathering.add(version.package, (request, plan, resident, sink, index))
+                    else:
+                        sink.answer(index, self._answers.alone(request, plan, resident))
                     return None
             check_name("tenant", request.tenant)
             check_name("model", request.model)
         except Exception as error:
-            refuse(failure_of(error))
+            sink.refuse(index, failure_of(error))
             return None
-        return self._waiting.begin(self._score_cold(request, ref, deadline, answer, refuse))
+        return self._waiting.begin(self._score_cold(request, ref, deadline, sink, index))
 
     def _score_beside(
-        self, request: ScoreRequest, trial: Trial, deadline: float, answer: Answer, refuse: Refuse
+        self, request: ScoreRequest, trial: Trial, deadline: float, sink: Sink, index: int
     ) -> asyncio.Task[None] | None:
         """As `_score`, for an alias that a rollout runs beside."""
         while True:
             resident = self._find(trial)
-            if resident is None:
-                return self._waiting.begin(self._score_cold(request, trial, deadline, answer, refuse))
+            if resident is None or request.row_count > resident.costs.short_rows:
+                return self._waiting.begin(self._score_cold(request, trial, deadline, sink, index))
             try:
-                self._answer(request, trial, resident, RESIDENCY_HIT, _NO_LOADING, answer)
+                plan = self._plan(trial.version, resident)
+                scored = self._answers.predict(plan.read(request), resident, plan.version.package)
+                self._answer(request, trial, plan, scored, RESIDENCY_HIT, Spent(), sink, index)
             except Exception as error:
                 if trial.failed(error):
                     continue
-                refuse(failure_of(error))
+                sink.refuse(index, failure_of(error))
             return None
 
     def _find(self, trial: Trial) -> Resident | None:
@@ -158,7 +188,7 @@ class ScoringService:
         return Trial(version, self.tallies.of(version, version.rollout), request.entity_key)
 
     async def _score_cold(
-        self, request: ScoreRequest, asked: ModelRef | Trial, deadline: float, answer: Answer, refuse: Refuse
+        self, request: ScoreRequest, asked: ModelRef | Trial, deadline: float, sink: Sink, index: int
     ) -> None:
         """`asked`: the model, or what was begun with it."""
         began = perf_counter_ns()
@@ -169,43 +199,59 @@ class ScoringService:
                     version = await self._catalog.resolve(asked, request.version, request.alias)
                     asked = self._trial(request, version)
                 waiting_for = "the model was still being loaded, which goes on,"
-                while not await self._try_cold(request, asked, deadline, began, answer):
+                while not await self._try_cold(request, asked, deadline, began, sink, index):
                     pass
         except TimeoutError:
             text = f"{waiting_for} when the deadline passed"
-            refuse(failure_of(DeadlineError(text, retry_after_ms=_RETRY_AFTER_MS)))
+            sink.refuse(index, failure_of(DeadlineError(text, retry_after_ms=_RETRY_AFTER_MS)))
         except Exception as error:
-            refuse(failure_of(error))
+            sink.refuse(index, failure_of(error))
 
-    async def _try_cold(self, request: ScoreRequest, trial: Trial, deadline: float, began: int, answer: Answer) -> bool:
+    async def _try_cold(
+        self, request: ScoreRequest, trial: Trial, deadline: float, began: int, sink: Sink, index: int
+    ) -> bool:
         """Wait for the version to be tried, and answer. False when it failed and another one is to be tried."""
         hit = self._find(trial) is not None
         try:
             ref = ModelRef(request.tenant, request.model)
             async with self._cache.borrow(trial.version, ref=ref, deadline=deadline) as resident:
-                waited_us = (perf_counter_ns() - began) // 1000
-                residency = RESIDENCY_HIT if hit else resident.residency
-                loading = (waited_us, 0, 0) if hit else (waited_us, resident.fetch_us, resident.load_us)
-                self._answer(request, trial, resident, residency, loading, answer)
+                plan = self._plan(trial.version, resident)
+                scored = await self._predict(request, plan, resident, deadline)
+                wait_us = (perf_counter_ns() - began) // 1000 - scored[1]
+                if hit:
+                    self._answer(request, trial, plan, scored, RESIDENCY_HIT, Spent(wait_us), sink, index)
+                else:
+                    load = (resident.fetch_us, resident.load_us, 0, resident.verify_us, resident.queue_us)
+                    self._answer(request, trial, plan, scored, resident.residency, Spent(wait_us, *load), sink, index)
         except Exception as error:
             if trial.failed(error):
                 return False
             raise
         return True
 
+    async def _predict(self, request: ScoreRequest, plan: Plan, resident: Resident, deadline: float) -> Scored:
+        """At once, or on the thread for what takes long."""
+        rows, package = plan.read(request), plan.version.package
+        if len(rows.dense) <= resident.costs.short_rows:
+            return self._answers.predict(rows, resident, package)
+        return await self._lane.predict(rows, resident, package, tenant=request.tenant, deadline=deadline)
+
     def _answer(
         self,
         request: ScoreRequest,
         trial: Trial,
-        resident: Resident,
+        plan: Plan,
+        scored: Scored,
         residency: int,
-        loading: tuple[int, int, int],
-        answer: Answer,
+        spent: Spent,
+        sink: Sink,
+        index: int,
     ) -> None:
-        """Answer with the version to be tried; then count, and repeat with the shadow, what the caller has already."""
-        began = perf_counter_ns()
-        answer(self._predict(request, self._plan(trial.version, resident), resident.model, residency, loading, trial))
-        score_us = (perf_counter_ns() - began) // 1000
+        """Answer with the version to be tried; then count, and repeat with the shadow, what the caller has already.
+        `spent`: but for scoring.
+        """
+        trial.outputs, score_us = scored
+        sink.answer(index, plan.write(request, trial.outputs, residency, spent._replace(score_us=score_us)))
         try:
             self._note(request, trial, score_us)
         except Exception:  # The caller has an answer; a second one would be wrong.
@@ -218,33 +264,6 @@ class ScoringService:
         rollout = trial.version.rollout
         if rollout is not None and rollout.shadow is not None and trial.is_stable:
             self._shadows.offer(request, rollout.shadow, trial.outputs, score_us, trial.tally.shadow)
-
-    def _predict(
-        self,
-        request: ScoreRequest,
-        plan: Plan,
-        model: LoadedModel,
-        residency: int,
-        loading: tuple[int, int, int],
-        trial: Trial | None = None,
-    ) -> bytes:
-        """`loading`: microseconds waited, fetched and loaded. `trial`: gets the outputs."""
-        rows = plan.read(request)
-        began = perf_counter_ns()
-        self._in_flight.enter(LOOP, plan.version.package)
-        try:
-            outputs = model.predict(rows)
-        finally:
-            self._in_flight.leave(LOOP)
-        score_us = (perf_counter_ns() - began) // 1000
-        if trial is not None:
-            trial.outputs = outputs
-        answer = plan.write(request, outputs, residency, Spent(*loading, score_us))
-        if len(answer) > MAX_ANSWER_BYTES:
-            raise MessageTooLargeError(
-                f"the answer has {len(answer)} bytes, over the limit of {MAX_ANSWER_BYTES}; send fewer rows a request"
-            )
-        return answer
 
     def _plan(self, version: ModelVersion, resident: Resident) -> Plan:
         key = (version.package, version.version)
@@ -269,3 +288,4 @@ class ScoringService:
         self._shadows.close()
         await self._standby.aclose()
         await self._waiting.aclose()
+        await self._lane.aclose()

@@ -1,0 +1,97 @@
+"""Predicts on the event loop's thread and answers: one request, or several for one model together.
+
+Contract: each request that is joined with others gets what it would get alone: its own failure, its own choice of
+outputs, its own limit of bytes. The numbers are equal to the last bit where the engine's are for any number of rows
+(LightGBM); ONNX Runtime's may differ in the last digits of float32, as they do with the number of rows of a request.
+Whatever a joined prediction raises, each request is then predicted alone, so that none fails for another one's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import perf_counter_ns, thread_time_ns
+
+import numpy as np
+
+from registry.status import failure_of
+from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_HIT, ScoreRequest
+from scorer.cost_curve import LONG_US
+from scorer.engine import Rows
+from scorer.in_flight import LOOP, NOWHERE, InFlight
+from scorer.join import Waiting, join_rows, joining_pays, split_outputs
+from scorer.plan import Plan, spent_scoring
+from scorer.resident import Resident
+
+
+class Answers:
+    """See the module."""
+
+    def __init__(self, in_flight: InFlight = NOWHERE) -> None:
+        self._in_flight = in_flight
+
+    def predict(self, rows: Rows, resident: Resident, package: str) -> tuple[list[np.ndarray], int]:
+        """The outputs, and the microseconds that they took."""
+        costs = resident.costs
+        cpu_began = thread_time_ns() if costs.is_doubtful else 0
+        began = perf_counter_ns()
+        self._in_flight.enter(LOOP, package)
+        try:
+            outputs = resident.model.predict(rows)
+        finally:
+            self._in_flight.leave(LOOP)
+        score_us = (perf_counter_ns() - began) // 1000
+        if cpu_began:
+            costs.check(len(rows.dense), (thread_time_ns() - cpu_began) / 1e3)
+        elif score_us > LONG_US:
+            costs.is_doubtful = True
+        return outputs, score_us
+
+    def alone(self, request: ScoreRequest, plan: Plan, resident: Resident) -> bytes:
+        """The answer to a request for a model in memory."""
+        outputs, score_us = self.predict(plan.read(request), resident, plan.version.package)
+        return plan.write(request, outputs, RESIDENCY_HIT, spent_scoring(score_us))
+
+    def answer(self, groups: Iterable[list[Waiting]]) -> None:
+        """Answer or refuse all, together where it pays. `groups`: each of one model's."""
+        for group in groups:
+            if joining_pays(group):
+                self._together(*self._read(group))
+            else:
+                self._each(group)
+
+    def _each(self, group: Iterable[Waiting]) -> None:
+        for request, plan, resident, sink, index in group:
+            try:
+                sink.answer(index, self.alone(request, plan, resident))
+            except Exception as error:
+                sink.refuse(index, failure_of(error))
+
+    def _read(self, group: Iterable[Waiting]) -> tuple[list[Waiting], list[Rows]]:
+        """Those that can be read, with their rows; the others are refused."""
+        waiting, parts = [], []
+        for each in group:
+            request, plan, _resident, sink, index = each
+            try:
+                parts.append(plan.read(request))
+            except Exception as error:
+                sink.refuse(index, failure_of(error))
+            else:
+                waiting.append(each)
+        return waiting, parts
+
+    def _together(self, group: list[Waiting], parts: list[Rows]) -> None:
+        if not group:
+            return
+        _request, plan, resident, _sink, _index = group[0]
+        try:
+            outputs, score_us = self.predict(join_rows(parts), resident, plan.version.package)
+        except Exception:  # for the rows of one of them, or of all: each finds out alone
+            self._each(group)
+            return
+        spent = spent_scoring(score_us)
+        split = split_outputs(outputs, [len(part.dense) for part in parts])
+        for (request, plan, _resident, sink, index), own in zip(group, split, strict=True):
+            try:
+                sink.answer(index, plan.write(request, own, RESIDENCY_HIT, spent))
+            except Exception as error:
+                sink.refuse(index, failure_of(error))
