@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from itertools import combinations
-from math import comb, sqrt
+from math import comb
 from typing import NamedTuple
 
 from registry.blast_radius import loss_chance, overlap_chance
@@ -61,8 +61,8 @@ def row(words: Sequence[object]) -> str:
 
 
 def harm(tenants: int, abusers: int) -> None:
-    print(row(["N", "k", "R", "formula", "1 zone", "error, deviations", "3 zones", "plain hashing"]))
-    print(row(["---:"] * 8))
+    print(row(["N", "k", "R", "formula", "1 zone", "of the formula", "3 zones"]))
+    print(row(["---:"] * 7))
     for members in (8, 16, 32, 64, 100):
         for size in (3, 4, 5):
             for replicas in (1, 2, 3):
@@ -71,11 +71,8 @@ def harm(tenants: int, abusers: int) -> None:
                     measure(Placement(fleet(members, zones), replicas=replicas, shard_size=size), tenants, abusers)
                     for zones in (1, 3)
                 )
-                # The pairs of one victim aren't independent, and there are as many victims as tenants.
-                deviation = sqrt(expected * (1 - expected) / tenants)
-                off = (one.all_replicas - expected) / deviation
-                shares = [percent(expected), percent(one.all_replicas), f"{off:+.1f}", percent(three.all_replicas)]
-                print(row([members, size, replicas, *shares, "100 %"]))
+                shares = [percent(expected), percent(one.all_replicas), f"{one.all_replicas / expected:.2f}"]
+                print(row([members, size, replicas, *shares, percent(three.all_replicas)]))
 
 
 def sharing(tenants: int, abusers: int) -> None:
