@@ -96,6 +96,7 @@ def read_tree(fields: object, number: int, features: int) -> Tree:
     left, right = (numbers(fields, f"{side}_children", np.int64, count, where) for side in ("left", "right"))
     order = _reachable(left, right, where)
     _check_parents(numbers(fields, "parents", np.int64, count, where), left, order, where)
+    require(fields.get("id") == number, where, "has another id")  # XGBoost puts it there
     tree = _compact(fields, left, order, count, where)
     _check_nodes(tree, features, where)
     return tree
@@ -113,7 +114,6 @@ def _count(fields: Mapping[str, Any], features: int, where: str) -> int:
     require(
         integer(parameters, "num_feature", where, features) == features, where, "num_feature is not that of the model"
     )
-    require(isinstance(fields.get("id", 0), int), where, "id is no number")
     for key in ("base_weights", "loss_changes"):
         numbers(fields, key, np.float32, count, where)  # parsed by XGBoost, though unused by predictions
     return count
@@ -196,7 +196,7 @@ def _sets(
     place: np.ndarray, nodes: Sequence[int], segments: Sequence[int], sizes: Sequence[int], values: np.ndarray
 ) -> dict[int, np.ndarray]:
     return {
-        int(place[node]): np.unique(values[start : start + size])
+        int(place[node]): np.array(sorted({*values[start : start + size].tolist()}), np.int64)
         for node, start, size in zip(nodes, segments, sizes, strict=True)
         if place[node] != _NONE
     }

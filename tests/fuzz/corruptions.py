@@ -1,7 +1,7 @@
 """The cases of the fuzzing, each made again from its seed, its format and its number.
 
-Of LightGBM texts 4 in 10 are damaged bytewise and 6 by meaning; of ONNX graphs 3 in 10 bytewise, 4 by meaning, and 3
-are graphs of accepted operators put together at random.
+Of LightGBM texts and XGBoost files 4 in 10 are damaged bytewise and 6 by meaning; of ONNX graphs 3 in 10 bytewise, 4 by
+meaning, and 3 are graphs of accepted operators put together at random.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from registry.model import Runtime
 from tests.fuzz.damage_bytes import BYTES
 from tests.fuzz.damage_lightgbm import LIGHTGBM
 from tests.fuzz.damage_onnx import ONNX
-from tests.fuzz.originals import lightgbm_originals, onnx_originals
+from tests.fuzz.damage_xgboost import XGBOOST, as_either
+from tests.fuzz.originals import lightgbm_originals, onnx_originals, xgboost_originals
 from tests.fuzz.random_graphs import random_graph
 
 _Damage = Callable[[bytes, Random], bytes]
 
 _DAMAGES: dict[Runtime, list[tuple[int, Sequence[_Damage]]]] = {
     Runtime.LIGHTGBM: [(4, BYTES), (6, LIGHTGBM)],
+    Runtime.XGBOOST: [(4, as_either(BYTES)), (6, XGBOOST)],
     Runtime.ONNX: [(3, BYTES), (4, ONNX), (3, [random_graph])],
 }
 
@@ -39,7 +41,11 @@ class Corruptions:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._originals = {Runtime.LIGHTGBM: lightgbm_originals(), Runtime.ONNX: onnx_originals()}
+        self._originals = {
+            Runtime.LIGHTGBM: lightgbm_originals(),
+            Runtime.XGBOOST: xgboost_originals(),
+            Runtime.ONNX: onnx_originals(),
+        }
 
     def case(self, runtime: Runtime, number: int) -> Case:
         chance = Random(f"{self._seed}/{runtime.value}/{number}")

@@ -24,13 +24,12 @@ from typing import NamedTuple
 import msgspec
 
 from registry.errors import ArtifactRejectedError
-from registry.lightgbm_text import check_lightgbm_text
 from registry.model import Runtime
 from registry.offer import Admitted, Offer
-from registry.onnx_graph import check_onnx
 from registry.probing import ProbePool
+from scorer.formats import FORMATS
 from tests.fuzz.corruptions import Case, Corruptions
-from tests.fuzz.score_admitted import Artifact
+from tests.fuzz.score_admitted import ANNOTATED, Artifact
 
 _WORKERS = 2
 _ADMISSION_S = 15.0
@@ -90,6 +89,8 @@ class Run:
     def hand_over(self, case: Case, admitted: Admitted) -> None:
         self._admitted.append(case)
         (self._scratch / case.name).write_bytes(admitted.artifact)
+        if admitted.annotated:
+            (self._scratch / f"{case.name}{ANNOTATED}").write_bytes(admitted.annotated)
         told = msgspec.json.encode(Artifact(case.runtime, admitted.schema))
         (self._scratch / f"{case.name}.json").write_bytes(told)
 
@@ -152,9 +153,8 @@ def _refusal(case: Case, message: str) -> str:
         return CRASHED
     if "did not finish" in message or "SIGXCPU" in message:
         return HUNG
-    check = check_lightgbm_text if case.runtime is Runtime.LIGHTGBM else check_onnx
     try:
-        check(case.data)
+        FORMATS[case.runtime].check(case.data)
     except ArtifactRejectedError:
         return CHECKED
     return ENGINE

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightgbm
 import numpy as np
+import xgboost
 from onnx import TensorProto, helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
@@ -48,6 +49,39 @@ def _train(rows: np.ndarray, target: np.ndarray, **parameters: Any) -> bytes:
     data = lightgbm.Dataset(rows, target, group=group, categorical_feature=categorical)
     settings = {"verbose": -1, "num_threads": 1, "num_leaves": 15, "seed": 1, **parameters}
     return bytes(lightgbm.train(settings, data, _TREES).model_to_string().encode())
+
+
+def xgboost_originals() -> list[bytes]:
+    """JSON: binary, of several classes, categorical with missing values, ranking, dart, and pruned with nodes left."""
+    iris, diabetes = load_iris(return_X_y=True), load_diabetes(return_X_y=True)
+    rows = diabetes[0].copy()
+    rows[:, 1] = np.arange(len(rows)) % 40
+    rows[::9, 2] = np.nan
+    half = (iris[0], (iris[1] > 0).astype(int))
+    kinds = ["c" if number == 1 else "float" for number in range(10)]
+    grades = np.digitize(diabetes[1], [90, 140, 200])
+    return [
+        _boost(*half, objective="binary:logistic"),
+        _boost(*iris, objective="multi:softprob", num_class=3),
+        _boost(rows, diabetes[1], kinds=kinds, objective="reg:squarederror", max_cat_to_onehot=1),
+        _boost(diabetes[0], grades, group=[34] * 13, objective="rank:ndcg"),
+        _boost(*diabetes, objective="reg:squarederror", booster="dart", rate_drop=0.5),
+        _boost(*diabetes, objective="reg:gamma", gamma=0.05, tree_method="exact"),
+    ]
+
+
+def _boost(
+    rows: np.ndarray,
+    target: np.ndarray,
+    kinds: list[str] | None = None,
+    group: list[int] | None = None,
+    **parameters: Any,
+) -> bytes:
+    data = xgboost.DMatrix(rows, target, feature_types=kinds, enable_categorical=True)
+    if group is not None:
+        data.set_group(group)
+    settings = {"max_depth": 4, "nthread": 1, "seed": 1, **parameters}
+    return bytes(xgboost.train(settings, data, _TREES).save_raw("json"))
 
 
 def onnx_originals() -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Loads and scores admitted artifacts as a scorer does, one after another.
+"""Loads and scores admitted artifacts as a scorer does, one after another, and explains the scores where it can.
 
     python -m tests.fuzz.score_admitted FOLDER NAME...
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -20,10 +21,13 @@ import psutil
 
 from registry.errors import InvalidFeaturesError, ScoreMeshError
 from registry.model import ModelSchema, Runtime
+from scorer.contributions import contributions_of
 from scorer.engine import LoadedModel, Rows, engine_for
 
 ROOM_BYTES = 2 << 30
 _COUNTS = (1, 2, 37, 255, 256, 1000)
+_EXPLAINED = 5
+ANNOTATED = ".annotated"
 
 
 class Artifact(msgspec.Struct):
@@ -52,14 +56,27 @@ def _score(model: LoadedModel, schema: ModelSchema) -> None:
                     assert answer.shape == ((count, len(output.columns)) if output.columns else (count,))
 
 
+def _explain(model: LoadedModel, schema: ModelSchema) -> None:
+    for rows in _rows(schema, _EXPLAINED):
+        with contextlib.suppress(InvalidFeaturesError):  # XGBoost explains no infinite features
+            for one in contributions_of(model, rows, schema.outputs[0]):
+                assert one.values.shape == (_EXPLAINED, len(schema.features) + 1)
+
+
 def _outcome(path: Path) -> str:
     told = msgspec.json.decode(path.with_name(f"{path.name}.json").read_bytes(), type=Artifact)
+    annotated = path.with_name(f"{path.name}{ANNOTATED}")
+    outcome = _try(path, told, _score)
+    return _try(annotated, told, _explain) if outcome == "ok" and annotated.exists() else outcome
+
+
+def _try(path: Path, told: Artifact, use: Callable[[LoadedModel, ModelSchema], None]) -> str:
     try:
         model = engine_for(told.runtime).load(path.read_bytes(), told.schema)
     except ScoreMeshError as error:
         return f"unusable: {error.message[:200]!r}"
     try:
-        _score(model, told.schema)
+        use(model, told.schema)
     except ScoreMeshError as error:
         return f"unusable: {error.message[:200]!r}"
     finally:
