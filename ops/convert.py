@@ -1,4 +1,4 @@
-"""Models of XGBoost and scikit-learn become ONNX on the machine of the one who publishes them.
+"""Models of scikit-learn, and of XGBoost if that is wanted, become ONNX on the machine of the one who publishes them.
 
 Contract: what is converted is compared, on sample rows, with what the original library answers, through the engine
 that scorers use; a difference that single precision doesn't explain is a refusal. The same file gives the same ONNX

@@ -1,8 +1,8 @@
 """The command `publish`: a model file of any kind becomes a version.
 
-LightGBM text and ONNX are sent as they are. XGBoost and scikit-learn models are turned into ONNX here, on the
-publisher's machine, pipelines also into transforms and a model behind them, and compared on sample rows: no server ever
-loads a pickle.
+LightGBM text, ONNX and XGBoost files are sent as they are. scikit-learn models, and with `--runtime onnx` XGBoost's,
+are turned into ONNX here, on the publisher's machine, pipelines also into transforms and a model behind them, and
+compared on sample rows: no server ever loads a pickle.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import Annotated
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from ops.convert import Converted, convert, convertible
+from ops.convert import Converted, Source, convert, convertible
 from ops.models import RequestIdOption
 from ops.registry_link import Target, takes_target, with_stub
 from ops.resource_names import last_part, parse_pairs
 from ops.sample_rows import read_sample_rows
 from ops.show import OutputFormat, OutputOption, show_json
+from registry.detect import detect_runtime
 from registry.errors import ArtifactRejectedError, InvalidRequestError
 from registry.manifest import GoldenRows
 from registry.model import LIVE, ModelRef, Runtime, check_name
@@ -32,6 +33,7 @@ from scoremesh.registry.v1 import registry_pb2 as pb
 from scoremesh.registry.v1.registry_pb2_grpc import RegistryServiceStub
 
 _CHUNK_BYTES = 1 << 20
+_HEAD_BYTES = 64
 _NAME_VALUE = "NAME=VALUE"
 
 
@@ -46,6 +48,7 @@ def publish(
     application: Annotated[str, typer.Option(help="The application that the model is of.")] = "",
     label: Annotated[list[str] | None, typer.Option(metavar=_NAME_VALUE, help="For selecting it.")] = None,
     training: Annotated[list[str] | None, typer.Option(metavar=_NAME_VALUE, help="Of the training: run, AUC.")] = None,
+    runtime: Annotated[Runtime | None, typer.Option(help="Engine that scores it; onnx converts XGBoost files.")] = None,
     sample: Annotated[Path | None, typer.Option(help="CSV with rows to compare a converted model on.")] = None,
     golden: Annotated[Path | None, typer.Option(help="JSON with rows and the answers that it must give.")] = None,
     transforms: Annotated[Path | None, typer.Option(help="JSON with the transforms before the model.")] = None,
@@ -57,7 +60,7 @@ def publish(
     """Publish a model file as a new version. Doing it again with the same --version or --request-id is harmless."""
     ref = ModelRef(check_name("tenant", tenant), check_name("model", model))
     aliases = [name for name in (alias if alias is not None else [LIVE]) if name]
-    converted = _converted(file, sample)
+    converted = _converted(file, sample, runtime)
     data = converted.data if converted is not None else _read(file)
     answers = _read_golden(golden) if golden is not None else converted.golden if converted is not None else None
     spec = pb.PublishSpec(
@@ -95,16 +98,28 @@ async def upload(stub: RegistryServiceStub, spec: pb.PublishSpec, data: bytes) -
     return answer.version
 
 
-def _converted(file: Path, sample: Path | None) -> Converted | None:
-    if convertible(file) is None:
+def _converted(file: Path, sample: Path | None, runtime: Runtime | None) -> Converted | None:
+    """What a file becomes here; None where it's sent as it is."""
+    source = convertible(file)
+    if source is None or (source is Source.XGBOOST and runtime is not Runtime.ONNX):
         if sample is not None:
-            raise InvalidRequestError("--sample is for models that are converted: XGBoost and scikit-learn")
+            raise InvalidRequestError(
+                "--sample is for models that are converted: scikit-learn's, and XGBoost's with --runtime onnx"
+            )
+        if runtime is not None:
+            _check_runtime(file, runtime, detect_runtime(_read(file)[:_HEAD_BYTES]))
         return None
     converted = convert(file, read_sample_rows(sample) if sample is not None else None)
+    _check_runtime(file, runtime or converted.runtime, converted.runtime)
     what = "LightGBM" if converted.runtime is Runtime.LIGHTGBM else "ONNX"
     what += " behind transforms" if converted.transforms is not None else ""
     typer.echo(f"converted {file.name} to {what}; greatest difference {converted.worst_difference:.3g}", err=True)
     return converted
+
+
+def _check_runtime(file: Path, wanted: Runtime, found: Runtime) -> None:
+    if wanted is not found:
+        raise InvalidRequestError(f"--runtime {wanted.value}: {file.name} is for {found.value}")
 
 
 def _transforms(file: Path | None, converted: Converted | None) -> str:

@@ -24,7 +24,7 @@ from registry.next_record import EMPTY
 from registry.offer import NO_FACTS, Facts, read_offer, split_digest
 from registry.publish import SIZE_LIMIT_BYTES, Publisher
 
-_SUFFIXES = frozenset({".txt", ".onnx"})
+_SUFFIXES = frozenset({".txt", ".onnx", ".ubj", ".json"})
 _GIVE_UP_AFTER = 20
 _FAILURES_KEPT = 1000
 
@@ -98,8 +98,8 @@ async def publish_many(
 
 
 def read_items(path: Path) -> Iterator[Item]:
-    """The items of a directory with a folder for each tenant and in it <model>.txt and <model>.onnx files, or of a
-    JSON Lines file: an object a line, with `path` (from the file's own folder), `tenant`, `model`, and as far as wanted
+    """The items of a directory with a folder for each tenant and in it <model>.txt, .onnx, .ubj and .json files, or of
+    a JSON Lines file: an object a line, with `path` (from the file's own folder), `tenant`, `model`, and as far as wanted
     `version`, `request_id` and the fields of `registry.offer.Facts`. Nothing is given before every line was checked.
 
     Raises:
@@ -209,7 +209,7 @@ def _tree_items(root: Path) -> Iterator[Item]:
     items = _tree(root)
     first = next(items, None)
     if first is None:
-        raise InvalidRequestError(f"{root} has no <tenant>/<model>.txt and no <tenant>/<model>.onnx")
+        raise InvalidRequestError(f"{root} has no <tenant>/<model>.txt, .onnx, .ubj or .json")
     return _chained(first, items)
 
 
