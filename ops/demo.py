@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import Raw
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -29,6 +30,7 @@ from ops.task_group import task_group
 from registry.alias_moves import AliasMoves
 from registry.ledger import Ledger
 from registry.library import Library
+from registry.offer import Facts
 from registry.probing import probe
 from registry.publish import Publisher
 from registry.store_urls import open_store
@@ -82,7 +84,7 @@ async def _publish(cluster: LocalCluster, models: Sequence[DemoModel], progress:
 
     async def publish(model: DemoModel) -> None:
         async with turns:
-            await publisher.publish(model.path, model.ref)
+            await publisher.publish(model.path, model.ref, facts=Facts(transforms=Raw(model.transforms or b"null")))
         progress.advance(row)
 
     async with task_group() as tasks:

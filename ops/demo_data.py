@@ -5,8 +5,8 @@ Every split is deterministic: three quarters of the rows to train on, one quarte
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ class DemoModel:
     `path`: the artifact. `rows`: held-out rows, (rows, features), float64 for LightGBM and float32 for ONNX.
     `expected`: one float64 array an output, (rows,) or (rows, columns), computed by the engine's own Python package
     from the artifact. `tolerance`: how far a score may be from `expected`, as `rtol` and `atol` of `numpy.allclose`;
-    0.0 means bit for bit. `title`: for a person.
+    0.0 means bit for bit. `title`: for a person. `strings`: text columns, a text for each of the rows. `transforms`:
+    JSON of what is published before the model, b"" for nothing; with it the whole pipeline computed `expected`.
     """
 
     ref: ModelRef
@@ -38,6 +39,12 @@ class DemoModel:
     expected: list[NDArray[np.float64]]
     tolerance: float
     title: str
+    strings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    transforms: bytes = b""
+
+    def strings_of(self, rows: NDArray[np.int64]) -> dict[str, list[str]]:
+        """The texts of some rows."""
+        return {name: [texts[row] for row in rows] for name, texts in self.strings.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,12 @@ from pathlib import Path
 from ops.demo_data import DemoModel
 from ops.demo_lightgbm import TREE_RECIPES, TreeRecipe
 from ops.demo_onnx import GRAPH_RECIPES, GraphRecipe
+from ops.demo_pipelines import PIPELINE_RECIPES, PipelineRecipe
 
-__all__ = ["RECIPES", "DemoModel", "train", "train_all"]
+__all__ = ["RECIPES", "DemoModel", "Recipe", "train", "train_all"]
 
-RECIPES: tuple[TreeRecipe | GraphRecipe, ...] = tuple(sorted((*TREE_RECIPES, *GRAPH_RECIPES), key=lambda r: r.ref))
+Recipe = TreeRecipe | GraphRecipe | PipelineRecipe
+RECIPES: tuple[Recipe, ...] = tuple(sorted((*TREE_RECIPES, *GRAPH_RECIPES, *PIPELINE_RECIPES), key=lambda r: r.ref))
 
 
 def train_all(directory: Path, on_progress: Callable[[str], None]) -> list[DemoModel]:
@@ -26,6 +28,6 @@ def train_all(directory: Path, on_progress: Callable[[str], None]) -> list[DemoM
     return models
 
 
-def train(recipe: TreeRecipe | GraphRecipe, directory: Path) -> DemoModel:
+def train(recipe: Recipe, directory: Path) -> DemoModel:
     """Train one model; its artifact goes into `directory`."""
     return recipe.train(directory)

@@ -68,7 +68,9 @@ class Traffic:
     async def _score(self, picked: Picked) -> None:
         (model, rows), phase, began = picked, self.phase, perf_counter()
         try:
-            scores = await self._client.score(*model.ref, model.rows[rows], timeout_s=_TIMEOUT_S)
+            scores = await self._client.score(
+                *model.ref, model.rows[rows], string_columns=model.strings_of(rows), timeout_s=_TIMEOUT_S
+            )
         except ScoreError as error:
             self._tally.failures.append(f"{model.ref}: {error}")
             return
@@ -76,7 +78,10 @@ class Traffic:
         self._tally.add_answer(phase, model, rows, scores)
 
     async def _score_batch(self, batch: Sequence[Picked]) -> None:
-        phase, items = self.phase, [ScoreItem(*model.ref, model.rows[rows]) for model, rows in batch]
+        phase = self.phase
+        items = [
+            ScoreItem(*model.ref, model.rows[rows], string_columns=model.strings_of(rows)) for model, rows in batch
+        ]
         try:
             results = await self._client.score_batch(items, timeout_s=_TIMEOUT_S)
         except ScoreError as error:

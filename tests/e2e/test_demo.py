@@ -13,9 +13,7 @@ from typer.testing import CliRunner
 from client import Output, OutputKind, Residency, Scores, Timing
 from ops.commands import app
 from ops.demo_data import DemoModel
-from ops.demo_lightgbm import TreeRecipe
-from ops.demo_models import RECIPES, train
-from ops.demo_onnx import GraphRecipe
+from ops.demo_models import RECIPES, Recipe, train
 from ops.demo_tally import Tally, is_right, percentile
 from registry.model import ModelRef, Runtime
 from tests.e2e.command import succeeds
@@ -52,7 +50,7 @@ def test_one_wrong_score_fails_the_demo(monkeypatch: pytest.MonkeyPatch) -> None
         recipe for recipe in RECIPES if str(recipe.ref) in {"initech/iris", "initech/body", "globex/progression"}
     ]
 
-    def train_and_bend(recipe: TreeRecipe | GraphRecipe, folder: Path) -> DemoModel:
+    def train_and_bend(recipe: Recipe, folder: Path) -> DemoModel:
         model = train(recipe, folder)
         bend = model.runtime is Runtime.LIGHTGBM
         expected = [np.nextafter(model.expected[0], np.inf)] if bend else model.expected

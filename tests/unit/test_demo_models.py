@@ -11,7 +11,9 @@ import pytest
 
 from ops.demo_data import QUERY_ROWS, DemoModel, data_set, progression_by_query, threes_first
 from ops.demo_models import RECIPES, train, train_all
+from ops.demo_tables import passengers, penguins
 from registry.model import Runtime
+from registry.transform_check import parse_spec
 
 _BY_NAME = {str(recipe.ref): recipe for recipe in RECIPES}
 
@@ -25,9 +27,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DemoModel]:
 
 
 def test_five_tenants_each_with_distinct_artifacts(models: dict[str, DemoModel]) -> None:
-    assert len({model.ref for model in models.values()}) == len(RECIPES) == 18
+    assert len({model.ref for model in models.values()}) == len(RECIPES) == 20
     assert len({model.ref.tenant for model in models.values()}) == 5
-    assert len({model.path.read_bytes() for model in models.values()}) == 18
+    assert len({model.path.read_bytes() for model in models.values()}) == 20
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,8 @@ def test_five_tenants_each_with_distinct_artifacts(models: dict[str, DemoModel])
         ("globex/digit", 64, 10),
         ("initech/progression-linear", 10, None),
         ("initech/body", 3, 3),
+        ("hooli/survival", 5, 2),
+        ("umbrella/penguin", 4, 3),
     ],
 )
 def test_shapes(models: dict[str, DemoModel], name: str, features: int, columns: int | None) -> None:
@@ -65,7 +69,9 @@ def test_types_and_values_by_runtime(models: dict[str, DemoModel]) -> None:
         assert len(np.unique(expected)) > 1, "a model that answers the same to everybody has learnt nothing"
 
 
-@pytest.mark.parametrize("name", ["acme/tumour-small", "umbrella/triage", "initech/iris", "initech/cultivar-forest"])
+@pytest.mark.parametrize(
+    "name", ["acme/tumour-small", "umbrella/triage", "initech/iris", "initech/cultivar-forest", "hooli/survival"]
+)
 def test_the_same_recipe_gives_the_same_bytes(models: dict[str, DemoModel], tmp_path: Path, name: str) -> None:
     assert train(_BY_NAME[name], tmp_path).path.read_bytes() == models[name].path.read_bytes()
 
@@ -112,6 +118,14 @@ def test_classifiers_are_right_about_most_rows(
 ) -> None:
     held = data_set(data).held_target
     assert (models[name].expected[0].argmax(axis=1) == held).mean() >= least
+
+
+def test_pipelines_are_right_about_most_rows(models: dict[str, DemoModel]) -> None:
+    for name, table, least in (("hooli/survival", passengers(), 0.75), ("umbrella/penguin", penguins(), 0.95)):
+        model, (_, held) = models[name], table.split()
+        labels = np.unique(table.target)
+        assert (labels[model.expected[0].argmax(axis=1)] == table.target[held]).mean() >= least
+        assert model.strings_of(np.array([1])).keys() == set(parse_spec(model.transforms).string_columns)
 
 
 @pytest.mark.parametrize("name", ["globex/progression", "hooli/progression-forest", "initech/progression-linear"])
