@@ -158,6 +158,9 @@ class DiskTier:
             split = [(name, *name.rpartition("/")[::2]) for name in self._sizes]
         names = [name for name, inside, digest in split if (folder and inside == folder) or digest in digests]
         self._forget(names)
+        self._order_is_old = True
+        if (self._directory / _ORDER).exists():
+            self._note_order(0.0)  # It names what nothing may name any longer.
         return len(names)
 
     def _forget(self, names: list[str]) -> None:

@@ -1,9 +1,11 @@
-"""What the registry asks of a scorer: load before an alias moves, tell what was seen of rollouts, forget a tenant.
+"""What others ask of a scorer: load before an alias moves or another scorer leaves, tell what is in memory and what was
+seen of rollouts, forget a tenant.
 
-Contract: `prepare`, `get_rollout_stats` and `purge` are handlers of `registry.front`. What was prepared stays in memory
-for `GRACE_S`, so that it isn't evicted again before the alias moves; such models take at most half of the memory, and
-give way to those prepared later. A purge is over when a round finds nothing: requests go on meanwhile, and one that
-knew a version before may bring it back.
+Contract: `prepare`, `list_resident`, `get_rollout_stats` and `purge` are handlers of `registry.front`. What was
+prepared stays in memory for `GRACE_S`, so that it isn't evicted again before the alias moves; such models take at most
+half of the memory, and give way to those prepared later. What another scorer hands over is kept so, too, but nothing
+gives way to it: the hottest come first. A purge is over when a round finds nothing: requests go on meanwhile, and one
+that knew a version before may bring it back.
 """
 
 from __future__ import annotations
@@ -14,14 +16,17 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
 from registry.catalog import Catalog
-from registry.errors import InvalidRequestError, ModelUnusableError
+from registry.errors import DrainingError, OverloadedError
 from registry.front import Call
-from registry.model import ModelVersion, Runtime, check_name
+from registry.model import ModelRef, ModelVersion, check_name
+from registry.rollout.loadable import loadable, version_of
 from registry.status import failure_of
 from scoremesh.scorer.v1.scorer_pb2 import (
     Arm,
     GetRolloutStatsRequest,
     GetRolloutStatsResponse,
+    ListResidentRequest,
+    ListResidentResponse,
     LoadableVersion,
     Preparation,
     Prepared,
@@ -29,6 +34,7 @@ from scoremesh.scorer.v1.scorer_pb2 import (
     PrepareResponse,
     PurgeRequest,
     PurgeResponse,
+    ResidentModel,
     RolloutStats,
     Shadow,
 )
@@ -52,6 +58,10 @@ class Grace:
         self._grace_s = grace_s
         self._used_bytes = 0
         self._kept: OrderedDict[str, tuple[int, asyncio.TimerHandle, Callable[[], None]]] = OrderedDict()
+
+    def has_room(self, nbytes: int) -> bool:
+        """Whether so much can be kept without ending what is kept."""
+        return self._used_bytes + nbytes <= self._limit_bytes
 
     def begin(self, package: str, nbytes: int) -> None:
         """Keep a model that is in memory; its time begins anew when it's kept already. One that was
@@ -91,11 +101,26 @@ class ResidencyService:
         self._scoring = scoring
         self._grace = Grace(cache, cache.capacity_bytes // 2)
         self._tasks = Tasks()
+        self._is_leaving = False
 
     def prepare(self, call: Call) -> None:
         """ResidencyService.Prepare."""
         request = parse(PrepareRequest, call.payload)
         self._run(call, partial(self._prepare_all, request.preparations))
+
+    def list_resident(self, call: Call) -> None:
+        """ResidencyService.ListResident; nothing is said of models that nobody asked for by name yet."""
+        limit = parse(ListResidentRequest, call.payload).limit
+        models = [
+            ResidentModel(version=loadable(version, ref.model), tenant=ref.tenant, model=ref.model, demand=demand)
+            for version, ref, demand in self._cache.hottest(limit)
+            if ref is not None
+        ]
+        call.respond(ListResidentResponse(models=models).SerializeToString())
+
+    def leave(self) -> None:
+        """Take nothing any more that others hand over."""
+        self._is_leaving = True
 
     def get_rollout_stats(self, call: Call) -> None:
         """ResidencyService.GetRolloutStats; nothing is said of rollouts that this scorer saw nothing of."""
@@ -119,18 +144,46 @@ class ResidencyService:
 
     async def _prepare(self, preparation: Preparation) -> Prepared:
         """Load the versions of one preparation, each also when another one failed."""
-        if not any(self._cache.holds(package) for package in preparation.where_resident):
+        is_resident = any(self._cache.holds(package) for package in preparation.where_resident)
+        if not preparation.handover and not is_resident:
             return Prepared(not_resident=True)
         answer = Prepared()
         for wanted in preparation.load:
             try:
-                async with self._cache.borrow(_version_of(wanted)) as resident:
-                    self._grace.begin(wanted.package, resident.nbytes)
+                await self._load(wanted, handover=preparation.handover)
             except Exception as error:
                 failure = failure_of(error)
                 if not answer.code:
                     answer = Prepared(code=failure.code, message=f"version {wanted.version}: {failure.message}")
         return answer
+
+    async def _load(self, wanted: LoadableVersion, *, handover: bool) -> None:
+        version = version_of(wanted)
+        ref = ModelRef(wanted.tenant, wanted.model) if wanted.model else None
+        if handover:
+            if self._is_leaving:
+                raise DrainingError("this scorer is leaving, too")
+            await self.take_over(version, ref)
+            return
+        async with self._cache.borrow(version, ref=ref) as resident:
+            self._grace.begin(version.package, resident.nbytes)
+
+    async def take_over(self, version: ModelVersion, ref: ModelRef | None) -> None:
+        """Load in the background what another scorer has, and keep it for a while, as far as there is room: what is
+        free, and what nobody asks for, of the half of the memory for models that are kept.
+
+        Raises:
+            OverloadedError: there is no more room.
+            ScoreMeshError: what the load raised.
+        """
+        cache, grace = self._cache, self._grace
+        free_bytes = cache.capacity_bytes - cache.used_bytes
+        has_room = version.resident_bytes <= free_bytes or grace.has_room(version.resident_bytes)
+        if not has_room and not cache.holds(version.package):
+            raise OverloadedError("there is no room for more that another scorer has")
+        async with cache.borrow(version, ref=ref, background=True) as resident:
+            if grace.has_room(resident.nbytes):
+                grace.begin(version.package, resident.nbytes)
 
     async def _purge(self, tenant: str, packages: Collection[str], artifacts: Collection[str]) -> bytes:
         models = files = 0
@@ -172,25 +225,6 @@ async def _answer(call: Call, work: Callable[[], Awaitable[bytes]]) -> None:
         call.respond(await work())
     except Exception as error:
         call.fail(failure_of(error))
-
-
-def _version_of(wanted: LoadableVersion) -> ModelVersion:
-    try:
-        runtime = Runtime(wanted.runtime)
-    except ValueError as error:
-        raise ModelUnusableError(f"this scorer has no engine for {wanted.runtime[:140]!r}") from error
-    if not wanted.package:
-        raise InvalidRequestError("package is missing")
-    return ModelVersion(
-        version=wanted.version,
-        package=wanted.package,
-        tenant=wanted.tenant,
-        artifact=wanted.artifact,
-        schema=wanted.schema,
-        runtime=runtime,
-        artifact_bytes=wanted.artifact_bytes,
-        resident_bytes=wanted.resident_bytes,
-    )
 
 
 def _stats_of(rollout_id: str, tally: RolloutTally) -> RolloutStats:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from registry.errors import DrainingError, NotPreparedError
 from registry.model import Member, ModelRef, ModelVersion
+from registry.rollout.loadable import loadable
 from registry.rollout.scorers import PREPARE, Answered, Failed, Reply, ScorerCalls, TimedOut, Unreachable
 from scoremesh.scorer.v1 import scorer_pb2 as pb
 
@@ -135,19 +136,5 @@ def _name(member: Member) -> str:
 def _message(preparation: Preparation) -> pb.Preparation:
     return pb.Preparation(
         where_resident=sorted({version.package for version in preparation.old}),
-        load=[loadable(version) for version in preparation.new],
-    )
-
-
-def loadable(version: ModelVersion) -> pb.LoadableVersion:
-    """A version as scorers are told of it."""
-    return pb.LoadableVersion(
-        version=version.version,
-        package=version.package,
-        tenant=version.tenant,
-        artifact=version.artifact,
-        schema=version.schema,
-        runtime=version.runtime.value,
-        artifact_bytes=version.artifact_bytes,
-        resident_bytes=version.resident_bytes,
+        load=[loadable(version, preparation.ref.model) for version in preparation.new],
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -84,6 +84,7 @@ class Method(NamedTuple, Generic[Q, A]):
 PREPARE = Method("Prepare", pb.PrepareRequest, pb.PrepareResponse)
 GET_ROLLOUT_STATS = Method("GetRolloutStats", pb.GetRolloutStatsRequest, pb.GetRolloutStatsResponse)
 PURGE = Method("Purge", pb.PurgeRequest, pb.PurgeResponse)
+LIST_RESIDENT = Method("ListResident", pb.ListResidentRequest, pb.ListResidentResponse)
 
 
 class ScorerCalls:
@@ -108,7 +109,7 @@ class ScorerCalls:
     async def ask(self, method: Method[Q, A], request: Q, timeout_s: float) -> list[Reply[A]]:
         """Ask every member; `timeout_s` is for each from when its turn has come. Raises EtcdUnavailableError."""
         members = await self.members()
-        await self._prune(members)
+        await self.prune(members)
         return await asyncio.gather(*(self.ask_member(member, method, request, timeout_s) for member in members))
 
     async def ask_member(self, member: Member, method: Method[Q, A], request: Q, timeout_s: float) -> Reply[A]:
@@ -147,7 +148,8 @@ class ScorerCalls:
         finally:
             line.users -= 1
 
-    async def _prune(self, members: Sequence[Member]) -> None:
+    async def prune(self, members: Iterable[Member]) -> None:
+        """Close the connections to processes that aren't among these."""
         announced = {(member.address, member.incarnation) for member in members}
         idle = [process for process, line in self._lines.items() if process not in announced and not line.users]
         lines = [self._lines.pop(process) for process in idle]

@@ -97,7 +97,8 @@ async def announce(etcd: Etcd, keys: Keys, member: Member) -> None:
 
 def version(name: str) -> ModelVersion:
     """A version that nobody can load, with a package of its own."""
-    return ModelVersion(name, f"package-{name}", "acme", name * 64, "0" * 64, Runtime.LIGHTGBM, 1, 1)
+    package, transforms = f"package-{name}", "1" * 64
+    return ModelVersion(name, package, "acme", name * 64, "0" * 64, Runtime.LIGHTGBM, 1, 1, transforms=transforms)
 
 
 async def _die_at_work() -> None:

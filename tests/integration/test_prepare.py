@@ -83,6 +83,8 @@ async def test_the_new_is_loaded_where_the_old_is(fleet: Fleet, calls: ScorerCal
         runtime="lightgbm",
         artifact_bytes=1,
         resident_bytes=1,
+        transforms="1" * 64,
+        model="fraud",
     )
 
 

@@ -117,7 +117,7 @@ class Desk:
         self.scorer._loader._fetch._store = store
 
     def files(self) -> list[Path]:
-        return [path for path in (self._folder / "cache").rglob("*") if path.is_file()]
+        return [path for path in (self._folder / "cache").rglob("*") if path.is_file() and len(path.name) == 64]
 
 
 def loadable(version: ModelVersion) -> pb.LoadableVersion:

@@ -321,3 +321,12 @@ def test_files_in_folders_are_found_after_a_restart(tmp_path: Path) -> None:
     (tmp_path / "acme" / "foreign").unlink()
     assert after.purge("umbrella", ()) == 1
     assert _on_disk(tmp_path) == {"acme"}
+
+
+def test_what_was_purged_is_named_nowhere(tmp_path: Path) -> None:
+    tier = DiskTier(tmp_path, 1000)
+    tier.write(f"acme/{_digest(b'a')}", b"a")
+    tier.write(f"umbrella/{_digest(b'b')}", b"b")
+    tier.close()
+    tier.purge("acme", ())
+    assert (tmp_path / "scoremesh-order").read_text() == f"umbrella/{_digest(b'b')}\n"
