@@ -49,8 +49,8 @@ class Transform:
         self._string_columns = spec.string_columns
         parts = list(_parts(spec, self._held))
         self._row_parts, self._column_parts = [part.row for part in parts], [part.columns for part in parts]
-        self._zeros = [0.0] * sum(map(width, spec.columns))
-        self._few = FEW if len(self._zeros) <= WIDE else 0
+        self._width = sum(map(width, spec.columns))
+        self._few = FEW if self._width <= WIDE else 0
         self.resident_bytes = _BYTES + _BYTES_A_COLUMN * len(spec.columns) + self._held.added_bytes
 
     def __call__(self, rows: Rows) -> Rows:
@@ -74,7 +74,7 @@ class Transform:
     def _one_by_one(self, dense: np.ndarray, strings: Sequence[Sequence[str]]) -> np.ndarray:
         done: list[float] = []
         for number, values in enumerate(dense.tolist()):
-            out = self._zeros[:]
+            out = [0.0] * self._width
             texts = [column[number] for column in strings]
             try:
                 for part in self._row_parts:
@@ -86,7 +86,7 @@ class Transform:
 
     def _together(self, dense: np.ndarray, strings: Sequence[Sequence[str]]) -> np.ndarray:
         dense = dense.astype(np.float64, copy=False)
-        out = np.zeros((len(dense), len(self._zeros)))
+        out = np.zeros((len(dense), self._width))
         with np.errstate(all="ignore"):
             for part in self._column_parts:
                 part(dense, strings, out)
