@@ -169,7 +169,8 @@ class ModelCache:
             OverloadedError: there is no room, since everything in memory is in use.
             StoreUnavailableError: its bytes can't be fetched now.
         """
-        resident = self._residents.get(version.package)
+        residents = self._residents
+        resident = residents.find(version.package) if background else residents.get(version.package)
         if resident is None:
             tenant = ref.tenant if ref is not None else version.tenant
             resident = await self._wait_for(version, tenant, deadline, background)
@@ -192,10 +193,12 @@ class ModelCache:
         if refusal is not None:
             raise refusal
         package = version.package
+        if not background:
+            self._residents.missed(package)
         self._waiting[package] += 1
         try:
             await self._loads.join(version, tenant, deadline, background=background)
-            resident = self._residents.get(package)
+            resident = self._residents.find(package)
             if resident is None:
                 raise OverloadedError("the model was evicted before it could be used", retry_after_ms=_RETRY_AFTER_MS)
             self._residents.pin(package)
@@ -255,7 +258,7 @@ class ModelCache:
         resident = resident._replace(
             nbytes=nbytes, tenant=version.tenant, version=version, queue_us=run.queue_us, loaded_at=now
         )
-        self._close(self._residents.fill(version.package, resident, nbytes, cost_us=resident.cost_us, now=now))
+        self._residents.fill(version.package, resident, nbytes, cost_us=resident.cost_us, now=now)
 
     def _close(self, leaving: list[Resident]) -> None:
         for resident in leaving:
