@@ -91,7 +91,8 @@ class Shards:
 
     def _size(self, tenant: str) -> int:
         rule, most = self._rules.get(tenant, NO_RULE), len(self.eligible(tenant))
-        return min(rule.size or (rule.pool not in self._dedicated and self._default_size) or most, most)
+        default = 0 if rule.pool in self._dedicated else self._default_size
+        return min(rule.size or default or most, most)
 
     def _lanes(self, tenant: str) -> list[list[Member]]:
         return _lanes(self.eligible(tenant), tenant.encode())

@@ -65,7 +65,7 @@ def test_help_names_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).stdout
     commands = (
         *("up", "demo", "publish", "publish-many", "ls", "describe", "alias", "rollback", "retire", "delete", "score"),
-        *("rollout", "tenant", "application", "quarantine", "rebuild", "index", "nodes"),
+        *("rollout", "tenant", "application", "quarantine", "explain", "placement", "rebuild", "index", "nodes"),
     )
     for command in commands:
         assert f" {command} " in text

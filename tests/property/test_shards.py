@@ -156,6 +156,12 @@ def test_who_drains_has_no_place_and_is_asked_last_by_those_it_was_of(
     assert ids(candidates[len(rest.shard(tenant)) :]) == going & before
 
 
+@given(fleets, tenants, sizes)
+def test_a_size_larger_by_one_adds_one_place(fleet: list[Member], tenant: str, size: int) -> None:
+    shard, larger = (Placement(fleet, shard_size=k).shard(tenant) for k in (size, size + 1))
+    assert ids(shard) <= ids(larger)
+
+
 def test_a_restart_with_the_same_id_changes_nothing() -> None:
     fleet = fleet_of(20, zones=3)
     again = [replace(one, incarnation="2", address="10.9.9.9:1") for one in fleet]
