@@ -3,6 +3,17 @@
 from client.client import AsyncClient, Client
 from client.codec import ScoreItem
 from client.errors import ScoreError
-from client.scores import Output, OutputKind, Residency, Scores, Timing
+from client.scores import Contributions, Output, OutputKind, Residency, Scores, Timing
 
-__all__ = ["AsyncClient", "Client", "Output", "OutputKind", "Residency", "ScoreError", "ScoreItem", "Scores", "Timing"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Contributions",
+    "Output",
+    "OutputKind",
+    "Residency",
+    "ScoreError",
+    "ScoreItem",
+    "Scores",
+    "Timing",
+]

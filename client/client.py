@@ -69,6 +69,7 @@ class Client:
         request_id: str = "",
         outputs: Sequence[str] = (),
         entity_key: str = "",
+        contributions: bool = False,
     ) -> Scores:
         """Score the rows of one request; `ScoreItem` describes the arguments. `timeout_s` covers all attempts, and the
         load of a model that isn't in memory.
@@ -77,7 +78,9 @@ class Client:
             ScoreError: the request was not scored.
             ValueError, TypeError: the arguments contradict each other, or aren't numbers and strings.
         """
-        item = ScoreItem(tenant, model, rows, version, alias, string_columns, request_id, outputs, entity_key)
+        item = ScoreItem(
+            tenant, model, rows, version, alias, string_columns, request_id, outputs, entity_key, contributions
+        )
         request = encode_request(item)
         _check_open(self._closed)
         try:
@@ -158,9 +161,12 @@ class AsyncClient:
         request_id: str = "",
         outputs: Sequence[str] = (),
         entity_key: str = "",
+        contributions: bool = False,
     ) -> Scores:
         """Score the rows of one request. See `Client.score`."""
-        item = ScoreItem(tenant, model, rows, version, alias, string_columns, request_id, outputs, entity_key)
+        item = ScoreItem(
+            tenant, model, rows, version, alias, string_columns, request_id, outputs, entity_key, contributions
+        )
         request = encode_request(item)
         _check_open(self._closed)
         try:

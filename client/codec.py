@@ -7,16 +7,17 @@ may fall on the other side of one. An array that is float32 already travels as f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from client.scores import Output, OutputKind, Residency, Scores, Timing
+from client.scores import Contributions, Output, OutputKind, Residency, Scores, Timing
 from scoremesh.scoring.v1 import scoring_pb2 as pb
 
 _LENGTH_DELIMITED = 2
+_TIMES = [each.name for each in fields(Timing)]  # called as in the message
 _RESIDENCIES: dict[int, Residency] = {place.value: place for place in Residency}
 
 
@@ -35,6 +36,7 @@ class ScoreItem:
     `outputs`: names of the outputs wanted; empty means all.
     `entity_key`: who the rows are about, at most 128 bytes; while a new version is tried on a share of the requests,
     the same key always gets the same version.
+    `contributions`: also tell what each input adds to each score; see `Scores.contributions`.
     """
 
     tenant: str
@@ -46,6 +48,7 @@ class ScoreItem:
     request_id: str = ""
     outputs: Sequence[str] = ()
     entity_key: str = ""
+    contributions: bool = False
 
 
 def encode_request(item: ScoreItem) -> pb.ScoreRequest:
@@ -68,6 +71,7 @@ def encode_request(item: ScoreItem) -> pb.ScoreRequest:
         request_id=item.request_id,
         output_names=item.outputs,
         entity_key=item.entity_key,
+        contributions=item.contributions,
         string_columns=[_string_column(name, values) for name, values in columns.items()],
     )
     if dense is not None:
@@ -83,10 +87,16 @@ def decode_response(response: pb.ScoreResponse, row_count: int) -> Scores:
         outputs={output.name: _output(output, row_count) for output in response.outputs},
         # A newer server may know more places than this client.
         residency=_RESIDENCIES.get(residency, Residency.UNSPECIFIED),
-        timing=Timing(timing.wait_us, timing.fetch_us, timing.load_us, timing.score_us),
+        timing=Timing(*(getattr(timing, name) for name in _TIMES)),
         served_by=response.served_by,
         request_id=response.request_id,
+        contributions=tuple(_contributions(each, row_count) for each in response.contributions),
     )
+
+
+def _contributions(one: pb.Contributions, row_count: int) -> Contributions:
+    names = tuple(one.names)
+    return Contributions(names, _matrix("contributions", one.values, row_count, len(names)), one.label)
 
 
 def _dense(rows: ArrayLike) -> NDArray[Any]:

@@ -34,12 +34,18 @@ class Residency(IntEnum):
 
 @dataclass(frozen=True)
 class Timing:
-    """Microseconds inside the scorer: waiting for a load, its fetch, its engine's part, and predicting."""
+    """Microseconds inside the scorer.
+
+    `wait_us`: waiting, for the load of the model or for the turn of a long prediction. Of the load: `queue_us` until
+    its turn among others, `fetch_us`, `verify_us` for the digest, `load_us` in the engine. `score_us`: predicting.
+    """
 
     wait_us: int
     fetch_us: int
     load_us: int
     score_us: int
+    verify_us: int = 0
+    queue_us: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +64,24 @@ class Output:
 
 
 @dataclass(frozen=True, eq=False)
+class Contributions:
+    """What each input of a model adds to one column of its raw score (SHAP values).
+
+    `names`: the model's inputs, behind its transforms where it has some, and last "bias", what every row begins with.
+    `values`: float64, (rows, names); each row adds up to the raw score, a classifier's before it becomes a probability.
+    `label`: the class that the raw score is of; "" where a model has one.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.float64]
+    label: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Scores:
     """The answer to one request. `version`: the version that scored, also where an alias was asked for. `served_by`: id
-    of the scorer. `outputs`: by name, in the model's order.
+    of the scorer. `outputs`: by name, in the model's order. `contributions`: if they were asked for, one entry a column
+    of the raw score.
 
     The properties below are for models with one output of a kind. They raise LookupError where the model has none of
     that kind, or several: then read `outputs` by name.
@@ -72,6 +93,7 @@ class Scores:
     timing: Timing
     served_by: str
     request_id: str
+    contributions: tuple[Contributions, ...] = ()
 
     @property
     def probabilities(self) -> NDArray[np.float64]:

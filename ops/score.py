@@ -7,15 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from client import Client, Scores
-from client.scores import Output
+from client.scores import Contributions, Output
 from ops.connection import ModelArgument
 from ops.show import OutputFormat, OutputOption, console, show_json, table
 from registry.errors import InvalidRequestError
 
 _TIMEOUT_S = 10.0
+_MOST_SHOWN = 10
 _MISSING = {"", "nan", "na", "null"}
 
 
@@ -28,6 +30,9 @@ def score(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="A file with one row a line; a line of names on top is skipped.")
     ] = None,
+    contributions: Annotated[
+        bool, typer.Option("--contributions", help="Also tell what each input adds to each score.")
+    ] = False,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Score rows with a model and print the answer."""
@@ -35,7 +40,7 @@ def score(
         raise typer.BadParameter("give either --rows or --csv")
     matrix = parse_rows(rows) if csv_file is None else read_csv(csv_file)
     with Client(router) as client:
-        scores = client.score(model.tenant, model.model, matrix, timeout_s=_TIMEOUT_S)
+        scores = client.score(model.tenant, model.model, matrix, timeout_s=_TIMEOUT_S, contributions=contributions)
     if output is OutputFormat.JSON:
         show_json(_as_json(scores))
     else:
@@ -96,12 +101,28 @@ def _as_json(scores: Scores) -> dict[str, Any]:
         "residency": scores.residency.name.lower(),
         "timing_us": vars(scores.timing),
         "outputs": {name: _output_json(output) for name, output in scores.outputs.items()},
+        **(
+            {"contributions": [_contributions_json(one) for one in scores.contributions]}
+            if scores.contributions
+            else {}
+        ),
     }
+
+
+def _contributions_json(one: Contributions) -> dict[str, Any]:
+    return {"label": one.label, "names": one.names, "values": one.values.tolist()}
 
 
 def _output_json(output: Output) -> dict[str, Any]:
     order = {} if output.order is None else {"order": output.order.tolist()}
     return {"kind": output.kind.value, "columns": output.columns, "values": output.values.tolist(), **order}
+
+
+def _by_size(one: Contributions) -> list[list[Any]]:
+    """A line an input: the largest ones first, and what every row begins with last."""
+    sizes = np.abs(one.values[:, :-1]).max(axis=0)
+    order = [*np.argsort(-sizes, kind="stable")[:_MOST_SHOWN].tolist(), len(one.names) - 1]
+    return [[one.names[place], *map(float, one.values[:, place])] for place in order]
 
 
 def _show(scores: Scores) -> None:
@@ -113,6 +134,9 @@ def _show(scores: Scores) -> None:
         console().print(table(["row", *columns], rows))
         if output.order is not None:
             typer.echo(f"best first: {', '.join(map(str, output.order))}")
+    for one in scores.contributions:
+        typer.echo(f"contributions{f' to the raw score of {one.label}' if one.label else ' to the raw score'}")
+        console().print(table(["input", *(f"row {row}" for row in range(len(one.values)))], _by_size(one)))
     where = {"HIT": "was in memory", "DISK": "came from its disk", "COLD": "came from the object store"}
     came = where.get(scores.residency.name, "came from somewhere")
     typer.echo(f"version {scores.version}, scored by {scores.served_by}; the model {came}")

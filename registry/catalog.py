@@ -35,7 +35,7 @@ from registry.etcd_records import Changed, Put
 from registry.flight import Flight
 from registry.keys import Keys, decode_model
 from registry.library import Library, no_model, state_of
-from registry.manifest import VersionState
+from registry.manifest import Manifest, VersionState
 from registry.model import LIVE, ModelRecord, ModelRef, ModelVersion
 from registry.shared_models import SharedModels
 
@@ -82,6 +82,16 @@ class Catalog:
                 retired = found is not None and found[0] is VersionState.RETIRED
                 entry.remember(version, None if found is None or retired else found[1], retired=retired)
             return _by_version(owner, entry, version)
+
+    async def read_manifest(self, ref: ModelRef, version: str) -> Manifest | None:
+        """All about a version that `resolve` gave for a model, from object storage.
+
+        Raises:
+            ModelUnusableError: the manifest is damaged.
+            StoreUnavailableError: there is nobody to ask.
+        """
+        owner, _ = await self._owner(ref)
+        return await self._library.find_manifest(owner, version)
 
     async def _owner(self, ref: ModelRef) -> tuple[ModelRef, Entry]:
         """The model that answers, the tenant's own or the one that it falls back to, and what is known of it."""

@@ -15,6 +15,7 @@ from registry.errors import NotExplainableError
 from registry.model import OutputSchema
 from scorer.engine import Explains, LoadedModel, Rows
 from scorer.transforms import TransformedModel
+from scorer.wire import doubles, field
 
 BIAS = "bias"
 
@@ -44,6 +45,17 @@ def contributions_of(model: LoadedModel, rows: Rows, output: OutputSchema) -> li
         Contributions(names, np.ascontiguousarray(values[:, place]), label)
         for place, label in enumerate(_labels(output, values.shape[1]))
     ]
+
+
+def encode(found: Sequence[Contributions]) -> bytes:
+    """The field `contributions` of a ScoreResponse."""
+    return b"".join(map(_encode, found))
+
+
+def _encode(one: Contributions) -> bytes:
+    names = b"".join(field(1, name.encode()) for name in one.names)
+    label = field(3, one.label.encode()) if one.label else b""
+    return field(7, names + field(2, doubles(one.values)) + label)
 
 
 def _labels(output: OutputSchema, count: int) -> Sequence[str]:

@@ -36,6 +36,7 @@ from scoremesh.scoring.v1.scoring_pb2 import (
 from scorer.answers import Answers
 from scorer.batch import MAX_BATCH_ITEMS, LoneSink, PartSink, Sink, WholeSink
 from scorer.cache import ModelCache, Resident
+from scorer.explain import Explainer
 from scorer.in_flight import NOWHERE, InFlight
 from scorer.join import Gathering
 from scorer.lane import Lane, Scored
@@ -66,6 +67,7 @@ class ScoringService:
         self._member_id = member_id
         self._plans: OrderedDict[tuple[str, str], Plan] = OrderedDict()
         self._waiting = Tasks()
+        self._explainer = Explainer(catalog, cache, self._lane, self._plan)
         self._loop = asyncio.get_running_loop()
         self._begun = 0
         self._standby = Standby(cache)
@@ -134,6 +136,8 @@ class ScoringService:
         try:
             request = readable(request)
             ref = ModelRef(request.tenant, request.model)
+            if request.contributions:
+                return self._explain(request, deadline, sink, index)
             version = self._catalog.lookup(ref, request.version, request.alias)
             if version is not None:
                 if version.rollout is not None:
@@ -155,6 +159,11 @@ class ScoringService:
             sink.refuse(index, failure_of(error))
             return None
         return self._waiting.begin(self._score_cold(request, ref, deadline, sink, index))
+
+    def _explain(self, request: ScoreRequest, deadline: float, sink: Sink, index: int) -> asyncio.Task[None]:
+        check_name("tenant", request.tenant)
+        check_name("model", request.model)
+        return self._waiting.begin(self._explainer.answer(request, deadline, sink, index))
 
     def _score_beside(
         self, request: ScoreRequest, trial: Trial, deadline: float, sink: Sink, index: int
@@ -278,6 +287,7 @@ class ScoringService:
         """Drop what is held of a tenant's models, and of these packages."""
         self._shadows.forget(tenant, packages)
         self._standby.forget(tenant, packages)
+        self._explainer.forget(tenant, packages)
         self.tallies.forget(tenant, packages)
         for key, plan in list(self._plans.items()):
             if plan.version.tenant == tenant or key[0] in packages:
