@@ -57,7 +57,9 @@ class CostCurve:
     def _most_short_rows(self) -> int:
         if self.one_us > LONG_US:
             return 0
-        return int(min(max((LONG_US - self.call_us) / max(self.row_us, _LEAST_US), 1.0), MOST_ROWS))
+        if not self.row_us:
+            return MOST_ROWS
+        return int(min(max((LONG_US - self.call_us) / self.row_us, 1.0), MOST_ROWS))
 
 
 def fit(taken_us: Mapping[int, float]) -> CostCurve:
@@ -79,7 +81,7 @@ def _batch_from(curve: CostCurve) -> int:
 
 
 class _Unknown(CostCurve):
-    """Of a model that couldn't be measured: never joined, never long."""
+    """Of a model that couldn't be measured."""
 
     __slots__ = ()
 
@@ -87,4 +89,5 @@ class _Unknown(CostCurve):
         """Nothing: it's shared."""
 
 
+# Never joined, never long.
 UNKNOWN = _Unknown(_LEAST_US, 0.0, 0.0)

@@ -112,7 +112,7 @@ def _response(*outputs: pb.Output) -> pb.ScoreResponse:
         model_version="7",
         outputs=outputs,
         residency=pb.RESIDENCY_DISK,
-        timing=pb.Timing(wait_us=1, fetch_us=2, load_us=3, score_us=4),
+        timing=pb.Timing(wait_us=1, fetch_us=2, load_us=3, score_us=4, verify_us=5, queue_us=6),
         request_id="r1",
         served_by="scorer-3",
     )
@@ -135,7 +135,7 @@ def test_class_probabilities() -> None:
     assert scores.predicted_labels == ["maybe", "no"]
     assert (scores.version, scores.served_by, scores.request_id) == ("7", "scorer-3", "r1")
     assert scores.residency is Residency.DISK
-    assert scores.timing == Timing(wait_us=1, fetch_us=2, load_us=3, score_us=4)
+    assert scores.timing == Timing(wait_us=1, fetch_us=2, load_us=3, score_us=4, verify_us=5, queue_us=6)
 
 
 def test_arrays_outlive_the_message_and_may_be_changed() -> None:

@@ -105,7 +105,7 @@ _finite = st.floats(allow_nan=False)
 def test_an_answer_is_what_the_generated_classes_would_write(rows: int, data: st.DataObject) -> None:
     widths: tuple[tuple[int, ...], ...] = ((rows, 3), (rows,), (rows, 2), (rows,))
     outputs = [data.draw(arrays(np.float64, shape, elements=_finite)) for shape in widths]
-    spent = Spent(*data.draw(st.tuples(*[st.integers(0, 2**32 - 1)] * 4)))
+    spent = Spent(*data.draw(st.tuples(*[st.integers(0, 2**32 - 1)] * 6)))
     request_id = data.draw(st.text(max_size=60))
     residency = data.draw(st.sampled_from([1, 2, 3]))
     order = np.argsort(-outputs[3], kind="stable")
@@ -123,7 +123,7 @@ def test_an_answer_is_what_the_generated_classes_would_write(rows: int, data: st
         served_by="scorer-1",
         request_id=request_id,
         residency=residency,  # type: ignore[arg-type]
-        timing=pb.Timing(wait_us=spent[0], fetch_us=spent[1], load_us=spent[2], score_us=spent[3]),
+        timing=pb.Timing(**spent._asdict()),
         outputs=[output for output in every if not chosen or output.name in chosen],
     )
 
