@@ -36,11 +36,11 @@ class PipelineRecipe:
         from ops.convert_columns import to_spec
 
         table = self.table()
-        learn, held = table.split()
+        _, held = table.split()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of scikit-learn and LightGBM on each other's arrays
-            pipeline = self._pipeline().fit(table.frame(learn), table.target[learn])
-            expected = np.asarray(pipeline.predict_proba(table.frame(held)), np.float64)
+            pipeline, frame = self.fitted()
+            expected = np.asarray(pipeline.predict_proba(frame), np.float64)
         spec = to_spec(pipeline[0])
         path = directory / f"{self.ref.tenant}.{self.ref.model}.txt"
         pipeline[-1].booster_.save_model(path)
@@ -51,11 +51,15 @@ class PipelineRecipe:
             transforms=encode_spec(spec),
         )
 
-    def _pipeline(self) -> Any:
+    def fitted(self) -> tuple[Any, Any]:
+        """The pipeline, and the rows that it hasn't seen as a table of pandas."""
         from lightgbm import LGBMClassifier
         from sklearn.pipeline import make_pipeline
 
-        return make_pipeline(self.columns(), LGBMClassifier(n_estimators=self.rounds, **_COMMON))
+        table = self.table()
+        learn, held = table.split()
+        pipeline = make_pipeline(self.columns(), LGBMClassifier(n_estimators=self.rounds, **_COMMON))
+        return pipeline.fit(table.frame(learn), table.target[learn]), table.frame(held)
 
 
 def sent(spec: TransformSpec, table: Table, rows: Any) -> tuple[np.ndarray, dict[str, list[str]]]:

@@ -31,7 +31,7 @@ class NumberBlock:
         self._fill, self._subtract, self._divide = fill, subtract, divide
         self._fills = not np.isnan(fill).all()
         self._scales = bool((subtract != 0).any() or (divide != 1).any())
-        self._parameters = parameters
+        self._lists = fill.tolist(), subtract.tolist(), divide.tolist()
         self._inputs = list(inputs)
         self._from = _slice_of(inputs)
         self._to = slice(place, place + len(columns))
@@ -42,7 +42,7 @@ class NumberBlock:
         if self._fills or self._scales:
             chosen = [
                 ((x if x == x else fill) - subtract) / divide  # noqa: PLR0124 - NaN
-                for x, (fill, subtract, divide) in zip(chosen, self._parameters, strict=True)
+                for x, fill, subtract, divide in zip(chosen, *self._lists, strict=True)
             ]
         out[self._to] = chosen
 

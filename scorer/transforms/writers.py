@@ -110,41 +110,46 @@ def _tokens(step: Tokens, place: int, held: Held) -> Writer:
 def _counter(step: Tokens, held: Held) -> Callable[[str], dict[int, int]]:
     """How often each column's word is in a text, by rising column: sums are taken in this order."""
     lower, longest = step.lower, step.longest_ngram
-    column_of = _hashed(step) if step.buckets else _known(held.places(listed(step.vocabulary)))
+    counts_of = _hashed(step) if step.buckets else _known(held.places(listed(step.vocabulary)))
 
     def count(text: str) -> dict[int, int]:
-        counts: dict[int, int] = {}
         words = _WORDS.findall(text.lower() if lower else text)
-        for word in words if longest == 1 else _ngrams(words, longest):
-            at, weight = column_of(word)
-            if weight:
-                counts[at] = counts.get(at, 0) + weight
-        return dict(sorted(counts.items()))
+        return counts_of(words if longest == 1 else _ngrams(words, longest))
 
     return count
 
 
-def _known(places: Places) -> Callable[[str], tuple[int, int]]:
-    """Column and weight of a word; 0 for one that there is none for."""
+def _known(places: Places) -> Callable[[list[str]], dict[int, int]]:
+    """Counts by column of the words that have one."""
+    find = places.get
 
-    def column_of(word: str) -> tuple[int, int]:
-        at = places.get(word)
-        return (0, 0) if at is None else (at, 1)
+    def counts_of(words: list[str]) -> dict[int, int]:
+        counts: dict[int, int] = {}
+        for at in sorted([at for word in words if (at := find(word)) is not None]):
+            counts[at] = counts.get(at, 0) + 1
+        return counts
 
-    return column_of
+    return counts_of
 
 
-def _hashed(step: Tokens) -> Callable[[str], tuple[int, int]]:
-    """As `_known`, by hash."""
-    buckets, signed = step.buckets, step.signed
-    if step.hash == "crc32":
-        return lambda word: (zlib.crc32(word.encode("utf-8", "surrogatepass")) % buckets, 1)
+def _hashed(step: Tokens) -> Callable[[list[str]], dict[int, int]]:
+    """Counts by column, which is chosen by hash; a word may count -1."""
+    buckets, signed, is_crc = step.buckets, step.signed, step.hash == "crc32"
 
-    def column_of(word: str) -> tuple[int, int]:
-        hashed = mmh3.hash(word.encode("utf-8", "surrogatepass"))
+    def place(word: str) -> tuple[int, int]:
+        data = word.encode("utf-8", "surrogatepass")
+        if is_crc:
+            return zlib.crc32(data) % buckets, 1
+        hashed = mmh3.hash(data)
         return abs(hashed) % buckets, -1 if signed and hashed < 0 else 1
 
-    return column_of
+    def counts_of(words: list[str]) -> dict[int, int]:
+        counts: dict[int, int] = {}
+        for at, weight in sorted(map(place, words)):
+            counts[at] = counts.get(at, 0) + weight
+        return counts
+
+    return counts_of
 
 
 def _ngrams(words: list[str], longest: int) -> list[str]:
