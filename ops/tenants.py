@@ -28,6 +28,9 @@ PremiumOption = Annotated[bool | None, typer.Option("--premium/--standard", help
 PoolOption = Annotated[
     str | None, typer.Option("--dedicated-pool", help="The pool of scorers that is its alone; '' for none.")
 ]
+HedgeOption = Annotated[
+    bool | None, typer.Option("--hedge/--no-hedge", help="Slow requests also go to a second scorer that is warm.")
+]
 _COLUMNS = [
     "tenant",
     "shard_size",
@@ -37,6 +40,7 @@ _COLUMNS = [
     "max_mib",
     "premium",
     "dedicated_pool",
+    "hedge",
 ]
 
 
@@ -52,12 +56,13 @@ def create(
     max_mib: MaxOption = None,
     premium: PremiumOption = None,
     dedicated_pool: PoolOption = None,
+    hedge: HedgeOption = None,
     request_id: RequestIdOption = "",
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Create a tenant's settings; 0 means the cluster's default, or no limit."""
     wanted = pb.Tenant(name=f"tenants/{tenant}")
-    _apply(wanted, shard_size, requests_per_s, concurrency, guaranteed_mib, max_mib, premium, dedicated_pool)
+    _apply(wanted, shard_size, requests_per_s, concurrency, guaranteed_mib, max_mib, premium, dedicated_pool, hedge)
 
     async def work(stub: RegistryServiceStub) -> pb.Tenant:
         request = pb.CreateTenantRequest(tenant=wanted, request_id=request_id)
@@ -79,6 +84,7 @@ def update(
     max_mib: MaxOption = None,
     premium: PremiumOption = None,
     dedicated_pool: PoolOption = None,
+    hedge: HedgeOption = None,
     request_id: RequestIdOption = "",
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -86,7 +92,7 @@ def update(
 
     async def work(stub: RegistryServiceStub) -> pb.Tenant:
         held = (await stub.GetTenant(pb.GetTenantRequest(name=f"tenants/{tenant}"))).tenant
-        _apply(held, shard_size, requests_per_s, concurrency, guaranteed_mib, max_mib, premium, dedicated_pool)
+        _apply(held, shard_size, requests_per_s, concurrency, guaranteed_mib, max_mib, premium, dedicated_pool, hedge)
         request = pb.UpdateTenantRequest(tenant=held, request_id=request_id)
         answer: pb.UpdateTenantResponse = await stub.UpdateTenant(request)
         return answer.tenant
@@ -153,6 +159,7 @@ def _apply(
     max_mib: float | None,
     premium: bool | None,
     dedicated_pool: str | None,
+    hedge: bool | None,
 ) -> None:
     given = {
         "shard_size": shard_size,
@@ -162,6 +169,7 @@ def _apply(
         "max_bytes": None if max_mib is None else int(max_mib * (1 << 20)),
         "premium": premium,
         "dedicated_pool": dedicated_pool,
+        "hedge": hedge,
     }
     for name, value in given.items():
         if value is not None:

@@ -11,7 +11,7 @@ password or rights; EtcdRefusedError: etcd said no.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from registry.errors import ConflictError, EtcdHistoryGoneError, EtcdUnavailableError
 from registry.etcd_backoff import Backoff
@@ -163,12 +163,15 @@ class Etcd:
         answer = (await self.endpoints.call(STATUS, pb.StatusRequest())).message
         return EtcdStatus(self.endpoints.current.address, answer.version, answer.leader != 0, answer.dbSize)
 
-    def watch(self, prefix: bytes, *, stall_s: float = 5.0) -> AsyncGenerator[Listed | Changed, None]:
+    def watch(
+        self, prefix: bytes, *, stall_s: float = 5.0, on_heard: Callable[[], None] | None = None
+    ) -> AsyncGenerator[Listed | Changed, None]:
         """Follow all keys that begin with `prefix`, for ever: first Listed, then each change exactly once, in order.
 
         Survives restarts, dead and stopped nodes and lost connections: it resumes where it was. When etcd has
         forgotten what is missing (compaction), or began anew (wiped), another Listed comes. A node that is silent
         for `stall_s`, although asked for a sign of life, is left. Close the generator (`contextlib.aclosing`).
+        `on_heard`: called at every sign of life, so that silence shows how old the state may be.
 
         Raises:
             EtcdAuthError, EtcdRefusedError: trying on would not help.
@@ -177,7 +180,7 @@ class Etcd:
         async def take_listing() -> Listed:
             return Listed(*await self.list_prefix(prefix))
 
-        return follow(self.endpoints, prefix, stall_s, take_listing)
+        return follow(self.endpoints, prefix, stall_s, take_listing, on_heard or (lambda: None))
 
     def watch_changes(self, prefix: bytes, *, stall_s: float = 5.0) -> AsyncGenerator[Gap | Changed, None]:
         """As `watch`, without reading the state: Gap stands where Listed would, first of all and whenever changes
@@ -187,7 +190,7 @@ class Etcd:
         async def take_revision() -> Gap:
             return Gap((await self.get(prefix))[0])
 
-        return follow(self.endpoints, prefix, stall_s, take_revision)
+        return follow(self.endpoints, prefix, stall_s, take_revision, lambda: None)
 
     async def aclose(self) -> None:
         """Close the connections. Calls that are under way end as cancelled."""

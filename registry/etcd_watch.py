@@ -32,9 +32,15 @@ _log = logging.getLogger(__name__)
 
 
 async def follow(
-    endpoints: Endpoints, prefix: bytes, stall_s: float, take_state: Callable[[], Awaitable[S]]
+    endpoints: Endpoints,
+    prefix: bytes,
+    stall_s: float,
+    take_state: Callable[[], Awaitable[S]],
+    on_heard: Callable[[], None],
 ) -> AsyncGenerator[S | Changed, None]:
-    """Yield `take_state()`, then the changes behind its revision; anew when the changes can't be had."""
+    """Yield `take_state()`, then the changes behind its revision; anew when the changes can't be had. `on_heard`:
+    called at every sign of life, at least every `stall_s` while a node answers.
+    """
     backoff = Backoff()
     while True:
         try:
@@ -42,8 +48,10 @@ async def follow(
         except EtcdUnavailableError as error:
             _log.warning("can't read the state of %r yet: %s", prefix, error)
         else:
+            on_heard()
             yield state
-            async with aclosing(_changes(endpoints, prefix, stall_s, WatchPosition(state.revision))) as changes:
+            position = WatchPosition(state.revision)
+            async with aclosing(_changes(endpoints, prefix, stall_s, position, on_heard)) as changes:
                 async for changed in changes:
                     yield changed
                     backoff.reset()
@@ -52,7 +60,7 @@ async def follow(
 
 
 async def _changes(
-    endpoints: Endpoints, prefix: bytes, stall_s: float, position: WatchPosition
+    endpoints: Endpoints, prefix: bytes, stall_s: float, position: WatchPosition, on_heard: Callable[[], None]
 ) -> AsyncGenerator[Changed, None]:
     """The changes behind `position`, over as many streams as it takes; ends when the history is lost."""
     backoff, endpoint, refusals = Backoff(), endpoints.current, 0
@@ -62,6 +70,7 @@ async def _changes(
             await stream.open()
             while True:
                 step = await stream.read()
+                on_heard()
                 if isinstance(step, Changed):
                     yield step
                 if step is not Mark.BEGUN:  # A node that lets each watch begin and then ends it must not make us spin.

@@ -52,11 +52,13 @@ class AioFront:
         address: str,
         gate: Gate,
         credentials: grpc.ServerCredentials | None,
+        *,
+        reuse_port: bool = False,
     ) -> None:
         self._gate = gate
         # Up to twice the limit the message comes in and is refused with our own words; above it grpcio refuses it.
         limit = ("grpc.max_receive_message_length", 2 * gate.max_message_bytes)
-        self._server = grpc.aio.server(options=[limit, *_PINGS, ("grpc.so_reuseport", 0)])
+        self._server = grpc.aio.server(options=[limit, *_PINGS, ("grpc.so_reuseport", int(reuse_port))])
         self._port = self._bind(address, credentials)
 
     def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:

@@ -31,14 +31,22 @@ _STOPPED = Failure(Code.UNAVAILABLE, "the server has stopped", "STOPPED")
 class Http2Front:
     """See `registry.front.Front`. `patience`: with peers that say nothing."""
 
-    def __init__(self, address: str, gate: Gate, tls: SSLContext | None, patience: Patience = DEFAULT_PATIENCE) -> None:
+    def __init__(
+        self,
+        address: str,
+        gate: Gate,
+        tls: SSLContext | None,
+        patience: Patience = DEFAULT_PATIENCE,
+        *,
+        reuse_port: bool = False,
+    ) -> None:
         self.gate = gate
         self.patience = patience
         self.draining = False
         self.peers: set[Peer] = set()
         self.table: dict[str, tuple[Callable[..., None], type[Call]]] = {}
         self._tls = tls
-        self._socket = _bind(address)
+        self._socket = bind(address, reuse_port=reuse_port)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._check_at = 0.0
@@ -109,7 +117,12 @@ class Http2Front:
             await asyncio.sleep(0.005)
 
 
-def _bind(address: str) -> socket.socket:
+def bind(address: str, *, reuse_port: bool = False) -> socket.socket:
+    """A socket that is bound and doesn't listen yet. `reuse_port`: others may bind the same port, if they say so, too.
+
+    Raises:
+        OSError: the address can't be bound.
+    """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
@@ -119,6 +132,8 @@ def _bind(address: str) -> socket.socket:
         raise OSError(f"can't listen on {address}: {error}") from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(where)
     except OSError as error:
         bound.close()

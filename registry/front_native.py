@@ -93,7 +93,7 @@ class _NativeStream(_NativeCall):
 class NativeFront:
     """See `registry.front.Front`."""
 
-    def __init__(self, address: str, gate: Gate) -> None:
+    def __init__(self, address: str, gate: Gate, *, reuse_port: bool = False) -> None:
         try:
             self.native = NativeGrpcFront(
                 address,
@@ -102,6 +102,7 @@ class NativeFront:
                 call_details=True,
                 delay_stream_headers=True,
                 keepalive_permit_without_calls=False,
+                reuse_port=reuse_port,
             )
         except OSError as error:
             raise OSError(f"can't listen on {address}: {error}") from error

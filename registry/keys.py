@@ -1,6 +1,7 @@
 """The etcd key layout of one cluster, and the encoding of what is stored there. Pure.
 
     /scoremesh/<cluster>/members/<member id>        Member, under the member's lease
+    /scoremesh/<cluster>/routers/<router id>        Member, under the router's lease
     /scoremesh/<cluster>/models/<tenant>/<model>    ModelRecord
     /scoremesh/<cluster>/tenants/<tenant>           TenantRecord
     /scoremesh/<cluster>/applications/<application> ApplicationRecord
@@ -13,6 +14,7 @@ Values are JSON, so that an operator can read them with any etcd client.
 
 from __future__ import annotations
 
+import copy
 from typing import TypeVar
 
 import msgspec
@@ -30,6 +32,7 @@ class Keys:
     def __init__(self, cluster: str) -> None:
         root = f"/scoremesh/{check_name('cluster', cluster)}"
         self.members_prefix = f"{root}/members/".encode()
+        self._routers_prefix = f"{root}/routers/".encode()
         self.models_prefix = f"{root}/models/".encode()
         self.tenants_prefix = f"{root}/tenants/".encode()
         self.applications_prefix = f"{root}/applications/".encode()
@@ -40,6 +43,12 @@ class Keys:
     def member(self, member_id: str) -> bytes:
         """The key of one member."""
         return self.members_prefix + check_name("member id", member_id).encode()
+
+    def of_routers(self) -> Keys:
+        """The same cluster's keys for whoever announces or follows routers: they are members of their own prefix."""
+        keys = copy.copy(self)
+        keys.members_prefix = self._routers_prefix
+        return keys
 
     def model(self, ref: ModelRef) -> bytes:
         """The key of one model."""

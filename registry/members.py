@@ -159,19 +159,20 @@ async def follow_members(
     *,
     grace_s: float = 10.0,
     refill_after_s: float = 0.0,
+    on_heard: Callable[[], None] | None = None,
 ) -> None:
     """Call `on_view` with the view of the members, at first and whenever its epoch changed, until cancelled.
 
     While etcd is dead the last view holds; after etcd lost its data, `grace_s` longer for who isn't announced again
     (see `registry.member_fold`). `refill_after_s`: how long the dead keep their places (see `registry.tombstones`).
-    `on_view` is called in the event loop.
+    `on_heard`: called at every sign of life of etcd. `on_view` is called in the event loop.
     """
     following = _Following(MemberFold(keys, grace_s, refill_after_s), on_view)
     backoff = Backoff()
     try:
         while True:
             try:
-                async with aclosing(etcd.watch(keys.members_prefix)) as events:
+                async with aclosing(etcd.watch(keys.members_prefix, on_heard=on_heard)) as events:
                     async for event in events:
                         following.apply(event)
                         backoff.reset()

@@ -132,8 +132,8 @@ class TenantRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     the members that its models may be on. `requests_per_s`, `concurrency`: its quota over the whole cluster.
     `guaranteed_bytes`, `max_bytes`: memory for models on each scorer that is always its own, and that it may have at
     most. `premium`: its shard overlaps those of other premium tenants as little as can be. `dedicated_pool`: the pool
-    of scorers that serves it and nobody else, "" for none. `deleting`: its deletion has begun. `request_id`: of the
-    last change, "" for one without.
+    of scorers that serves it and nobody else, "" for none. `hedge`: what takes long is also sent to a second member
+    that is warm. `deleting`: its deletion has begun. `request_id`: of the last change, "" for one without.
     """
 
     tenant: str
@@ -145,6 +145,7 @@ class TenantRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     max_bytes: int = 0
     premium: bool = False
     dedicated_pool: str = ""
+    hedge: bool = False
     deleting: bool = False
     request_id: str = ""
     created_at: str = ""

@@ -22,7 +22,12 @@ FRONTS = ("http2", "native", "aio")
 
 
 def listen(
-    address: str, *, tls: TlsFiles | None = None, front: str = "", max_message_bytes: int = MAX_MESSAGE_BYTES
+    address: str,
+    *,
+    tls: TlsFiles | None = None,
+    front: str = "",
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    reuse_port: bool = False,
 ) -> Front:
     """Bind a server; `start(methods)` lets calls in.
 
@@ -30,7 +35,7 @@ def listen(
         address: host:port; port 0 takes a free one. tls: the server's certificate, or None for plain text. With a CA,
         callers must show a certificate of it. front: one of FRONTS; "" takes the variable SCOREMESH_FRONT, or else
         http2. Where TLS is on, aio stands in for native. max_message_bytes: larger requests are refused with
-        RESOURCE_EXHAUSTED.
+        RESOURCE_EXHAUSTED. reuse_port: several processes share the port, and the kernel spreads connections over them.
 
     Raises:
         OSError: the address can't be bound.
@@ -41,15 +46,15 @@ def listen(
         case "http2":
             from registry.front_http2 import Http2Front
 
-            return Http2Front(address, gate, server_context(tls))
+            return Http2Front(address, gate, server_context(tls), reuse_port=reuse_port)
         case "native" if tls is None:
             from registry.front_native import NativeFront
 
-            return NativeFront(address, gate)
+            return NativeFront(address, gate, reuse_port=reuse_port)
         case "aio" | "native":
             from registry.front_aio import AioFront
 
-            return AioFront(address, gate, server_credentials(tls))
+            return AioFront(address, gate, server_credentials(tls), reuse_port=reuse_port)
         case other:
             raise InvalidRequestError(f"front {other!r} is unknown; there are {', '.join(FRONTS)}")
 

@@ -1,12 +1,14 @@
-"""The tenants whose settings say how much of a scorer's memory is theirs, as a scorer follows them.
+"""The tenants whose settings differ from the defaults, as scorers and routers follow them.
 
-Contract: `on_changed` is told the settings of each tenant that has memory guaranteed, a maximum, or a premium, at first
-and when they change; and a record with the defaults when they are deleted, or say none of it any more. Of other tenants
-nothing is held. While etcd is dead what was told stays; an etcd that lost its data has no settings.
+Contract: `on_changed` is told the settings of each tenant that has some of those that matter, at first and when they
+change; and a record with the defaults when they are deleted, or say none of it any more. Of other tenants nothing is
+held. `part` says what matters: it makes a record with the defaults everywhere else, so that other changes cost nothing.
+While etcd is dead what was told stays; an etcd that lost its data has no settings.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import aclosing
@@ -23,10 +25,28 @@ from registry.model import TenantRecord
 _log = logging.getLogger(__name__)
 
 
-class TenantLimits:
-    """See the module."""
+def memory_part(record: TenantRecord) -> TenantRecord:
+    """How much of a scorer's memory is a tenant's."""
+    return TenantRecord(
+        tenant=record.tenant,
+        guaranteed_bytes=record.guaranteed_bytes,
+        max_bytes=record.max_bytes,
+        premium=record.premium,
+    )
 
-    def __init__(self, etcd: Etcd, keys: Keys, on_changed: Callable[[TenantRecord], None]) -> None:
+
+class TenantLimits:
+    """See the module. `listed`: set once etcd has told all that there is."""
+
+    def __init__(
+        self,
+        etcd: Etcd,
+        keys: Keys,
+        on_changed: Callable[[TenantRecord], None],
+        part: Callable[[TenantRecord], TenantRecord] = memory_part,
+    ) -> None:
+        self.listed = asyncio.Event()
+        self._part = part
         self._etcd = etcd
         self._prefix = keys.tenants_prefix
         self._on_changed = on_changed
@@ -50,6 +70,7 @@ class TenantLimits:
             records = {self._tenant(kv.key): self._decode(kv) for kv in event.kvs}
             for tenant in self._told.keys() | records.keys():
                 self._tell(tenant, records.get(tenant))
+            self.listed.set()
             return
         for change in event.events:
             if isinstance(change, Put):
@@ -58,11 +79,8 @@ class TenantLimits:
                 self._tell(self._tenant(change.key), None)
 
     def _tell(self, tenant: str, record: TenantRecord | None) -> None:
-        """What isn't about memory isn't told, so that other changes cost nothing."""
-        limits = default = TenantRecord(tenant=tenant)
-        if record is not None:
-            guaranteed, most = record.guaranteed_bytes, record.max_bytes
-            limits = TenantRecord(tenant=tenant, guaranteed_bytes=guaranteed, max_bytes=most, premium=record.premium)
+        default = TenantRecord(tenant=tenant)
+        limits = default if record is None else self._part(record)
         if limits == self._told.get(tenant, default):
             return
         if limits == default:

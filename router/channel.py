@@ -84,6 +84,8 @@ class Channel:
         self._max_message_bytes = max_message_bytes
         self._jitter = jitter
         self._state = State.IDLE
+        self.down = False
+        """Whether calls that are made now end at once with UNAVAILABLE: in BACKOFF and when CLOSED."""
         self._current: H2Transport | None = None
         self._transports: set[H2Transport] = set()  # the current one, and those that drain
         self._waiting: deque[Handle] = deque()
@@ -97,6 +99,11 @@ class Channel:
     def state(self) -> State:
         """What the channel does now. In BACKOFF calls fail at once."""
         return self._state
+
+    @property
+    def failure(self) -> str:
+        """Why calls fail, for a person."""
+        return self._failure
 
     @property
     def heard_at(self) -> float:
@@ -128,7 +135,7 @@ class Channel:
 
     async def aclose(self) -> None:
         """End all calls with UNAVAILABLE and close the connections. Calls made later end so, too."""
-        self._state = State.CLOSED
+        self._set(State.CLOSED)
         self._failure = "the channel was closed"
         self._current = None
         self._plan_sweep(_NEVER)
@@ -146,6 +153,10 @@ class Channel:
         finally:
             for transport in transports:
                 transport.abort()
+
+    def _set(self, state: State) -> None:
+        self._state = state
+        self.down = state in (State.BACKOFF, State.CLOSED)
 
     # --- calls that can't start now ---
 
@@ -167,17 +178,17 @@ class Channel:
     # --- connecting ---
 
     def _reconnect(self, delay_s: float) -> None:
-        self._state = State.CONNECTING
+        self._set(State.CONNECTING)
         self._connecting = self._loop.create_task(self._connect(delay_s))
 
     async def _connect(self, delay_s: float) -> None:
         """Repeat attempts until one succeeds."""
         while True:
             if delay_s > 0:
-                self._state = State.BACKOFF
+                self._set(State.BACKOFF)
                 self._refuse_waiting()
                 await asyncio.sleep(delay_s)
-                self._state = State.CONNECTING
+                self._set(State.CONNECTING)
             transport = self._new_transport()
             failure = await self._attempt(transport)
             if transport.accepts:
@@ -208,7 +219,7 @@ class Channel:
     def _adopt(self, transport: H2Transport) -> None:
         self._current = transport
         self._transports.add(transport)
-        self._state = State.READY
+        self._set(State.READY)
         transport.start_waiting()
 
     def _new_transport(self) -> H2Transport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,10 +22,14 @@ class RouterConfig(NamedTuple):
     etcd_tls: TlsFiles | None
     tls: TlsFiles | None
     front: str
-    replicas: int
     default_timeout_s: float
     drain_s: float
     max_message_bytes: int
+    id: str
+    lease_s: float
+    stale_view_s: float
+    workers: int
+    worker: int
 
 
 def parse(arguments: Sequence[str] | None = None) -> RouterConfig:
@@ -32,19 +37,37 @@ def parse(arguments: Sequence[str] | None = None) -> RouterConfig:
     parser = argparse.ArgumentParser(prog="python -m router", description="Routes Score requests to scorers.")
     add_server_options(parser, default_port=7100)
     add_etcd_options(parser)
-    parser.add_argument("--replicas", type=int, default=2, help="members that own a model")
     parser.add_argument("--default-timeout-s", type=float, default=5.0, help="deadline of a call that has none")
+    parser.add_argument("--id", default="", help="id of this router in etcd; default: host name and port")
+    parser.add_argument("--lease-s", type=float, default=10.0, help="as for scorers: quotas are shared by live routers")
+    parser.add_argument(
+        "--stale-view-s", type=float, default=60.0, help="warn when nothing was heard from etcd for so long"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that share the port, each with its own connections"
+    )
+    parser.add_argument("--worker", type=int, default=-1, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    if args.replicas < 1:
-        parser.error("--replicas must be at least 1")
+    if not 1 <= args.workers <= 512:
+        parser.error("--workers must be 1 to 512")
     return RouterConfig(
         listen=args.listen,
         cluster=args.cluster,
         **etcd_options(args),
         tls=tls_files(args.tls_ca, args.tls_cert, args.tls_key),
         front=args.front,
-        replicas=args.replicas,
         default_timeout_s=args.default_timeout_s,
         drain_s=args.drain_s,
         max_message_bytes=args.max_message_bytes,
+        id=args.id,
+        lease_s=args.lease_s,
+        stale_view_s=args.stale_view_s,
+        workers=args.workers,
+        worker=args.worker,
     )
+
+
+def router_id(config: RouterConfig, port: int) -> str:
+    """What the router is called in etcd: tells an operator where it is, and no other process has it."""
+    name = config.id or f"{socket.gethostname()[:100]}-{port}"
+    return name if config.worker < 0 else f"{name}-{config.worker}"

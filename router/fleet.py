@@ -11,7 +11,9 @@ from registry.placement import Placement
 from router.channel import Channel
 from router.forward import Forwarder
 from router.link import PATH, Link
+from router.link_health import LinkHealth
 from router.retry import RetryPolicy
+from router.route_table import RouteTable
 
 _log = logging.getLogger(__name__)
 _IDLE_POLL_S = 0.05
@@ -23,17 +25,17 @@ class Fleet:
     def __init__(
         self,
         forwarder: Forwarder,
+        health: LinkHealth,
         policy: RetryPolicy,
         *,
         cluster: str,
-        replicas: int,
         tls: SSLContext | None,
         linger_s: float = 5.0,
     ) -> None:
         self._forwarder = forwarder
+        self._health = health
         self._policy = policy
         self._cluster = cluster
-        self._replicas = replicas
         self._tls = tls
         self._linger_s = linger_s
         self._links: dict[str, Link] = {}
@@ -41,8 +43,8 @@ class Fleet:
         self._closing: set[asyncio.Task[None]] = set()
         self.view: MembersView | None = None
 
-    def apply(self, view: MembersView) -> None:
-        """Route by this view from now on."""
+    def apply(self, view: MembersView, placement: Placement) -> None:
+        """Route by this from now on."""
         # A new incarnation gets a new link, even at the old address: the old one may be in the middle of a backoff.
         processes = {member.id: (member.address, member.incarnation) for member in view.members.values()}
         for member_id in [known for known, process in self._processes.items() if processes.get(known) != process]:
@@ -50,12 +52,14 @@ class Fleet:
         for member_id in processes.keys() - self._links.keys():
             channel = Channel(processes[member_id][0], PATH, ssl=self._tls)
             channel.connect()
-            self._links[member_id] = Link(channel, self._forwarder.on_result, self._policy)
+            self._links[member_id] = Link(member_id, channel, self._forwarder, self._policy)
+        self._health.use(list(self._links.values()))
+        why_none = f"no scorer is alive in cluster {self._cluster!r}"
+        self._forwarder.use(RouteTable(placement, dict(self._links), why_none))
+        if self.view is None or view.epoch != self.view.epoch:
+            _log.info("membership epoch %d: %d members", view.epoch, len(view.members))
         self._processes = processes
         self.view = view
-        placement = Placement(view.members.values(), replicas=self._replicas)
-        self._forwarder.use(placement, dict(self._links), f"no scorer is alive in cluster {self._cluster!r}")
-        _log.info("membership epoch %d: %d members", view.epoch, len(view.members))
 
     def _retire(self, link: Link) -> None:
         task = asyncio.get_running_loop().create_task(self._close(link))

@@ -2,145 +2,104 @@
 
 Contract: `score`, `score_batch` and `stream_score_batch` are handlers of `registry.front`: they return at once. Nothing
 here awaits, touches etcd or parses more of a request than its tenant and model. Every call is answered exactly once, or
-its caller has gone.
+its caller has gone. An item is admitted before it's placed, each item of a batch by itself, and is tried on members
+that differ; all its attempts share its deadline.
 
-State is two references that `use` swaps when the membership changes: the placement, and the links by member id.
+What is asked again: an item that surely never reached its scorer goes elsewhere at no cost; one whose scorer became
+UNAVAILABLE, or says nothing, goes elsewhere while the budget of retries lasts; nothing else does.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from math import inf
 
-from google.protobuf.message import DecodeError
-
 from registry.errors import DeadlineError, InvalidRequestError, NoScorerError
-from registry.failure import Failure
+from registry.failure import Code, Failure
 from registry.front import Call
-from registry.model import check_name
 from registry.placement import Placement
 from registry.status import failure_of
+from router.admission import Admission, Gate, Limit, Refusal
+from router.counters import Counters
 from router.item import Item, Sink
 from router.link import Link
+from router.link_health import LinkHealth
+from router.requests import parse_batch, parse_head
 from router.retry import RetryPolicy
-from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResult, RawResults, ScoreRequestHead
+from router.retry_budget import RetryBudget
+from router.route_table import RouteTable
+from router.sinks import CallSink, ItemSink, Results, StreamedResults
+from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch
 
-MAX_BATCH_ITEMS = 1024
-_MAX_NAME = 128
-
-
-class _CallSink:
-    """The sink of a Score call: its one item is the whole answer."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    def answer(self, response: bytes) -> None:
-        self._call.respond(response)
-
-    def refuse(self, failure: Failure) -> None:
-        self._call.fail(failure)
-
-
-class _Results:
-    """Gathers the results of a batch call; answers when the last one is in."""
-
-    def __init__(self, call: Call, size: int) -> None:
-        self.call = call
-        self._results: list[RawResult | None] = [None] * size
-        self._left = size
-
-    def put(self, index: int, result: RawResult) -> None:
-        """The result of one item."""
-        self._results[index] = result
-        self._left -= 1
-        if self._left == 0:
-            self.call.respond(RawResults(results=[r for r in self._results if r is not None]).SerializeToString())
-
-
-class _StreamedResults:
-    """Sends the results of a streamed batch, those of one loop turn in one message."""
-
-    def __init__(self, call: Call, size: int) -> None:
-        self.call = call
-        self._ready: list[RawResult] = []
-        self._left = size
-
-    def put(self, _index: int, result: RawResult) -> None:
-        """The result of one item."""
-        if not self._ready:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._ready.append(result)
-
-    def _flush(self) -> None:
-        self.call.respond(RawResults(results=self._ready).SerializeToString())
-        self._left -= len(self._ready)
-        self._ready = []
-        if self._left == 0:
-            self.call.end()
-
-
-class _ItemSink:
-    """The sink of one item of a batch."""
-
-    __slots__ = ("_index", "_results")
-
-    def __init__(self, results: _Results | _StreamedResults, index: int) -> None:
-        self._results = results
-        self._index = index
-
-    def answer(self, response: bytes) -> None:
-        self._results.put(self._index, RawResult(index=self._index, response=response))
-
-    def refuse(self, failure: Failure) -> None:
-        code, message, reason, retry_after_ms = failure
-        result = RawResult(index=self._index, code=code, message=message, reason=reason, retry_after_ms=retry_after_ms)
-        self._results.put(self._index, result)
+_REFUSED = {
+    Limit.RATE: ("the tenant's requests a second are over its quota", "RATE_EXCEEDED"),
+    Limit.CONCURRENCY: ("the tenant has as many requests running as its quota allows", "CONCURRENCY_EXCEEDED"),
+    Limit.OVERLOAD: ("the router has as many requests running as the scorers answer in time", "ROUTER_OVERLOADED"),
+}
+_RETRY_SHARE = 0.2
+_DROPPED = ("DEADLINE_EXCEEDED", "OVERLOADED", "LINK_FULL")
+_LATE_S = 0.06  # fronts look for calls that are too late every 50 ms
 
 
 class Forwarder:
     """See the module. `default_timeout_s`: the deadline of a call that came without one."""
 
-    def __init__(self, policy: RetryPolicy, *, default_timeout_s: float) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        admission: Admission,
+        health: LinkHealth,
+        counters: Counters,
+        *,
+        default_timeout_s: float,
+    ) -> None:
         self._policy = policy
+        self._admission = admission
+        self._health = health
+        self._bounded = health.bounded
+        self._counters = counters
         self._default_timeout_s = default_timeout_s
         self._loop = asyncio.get_running_loop()
-        self._placement = Placement(())
-        self._links: Mapping[str, Link] = {}
-        self._why_none = "the router has not yet learned from etcd which scorers are alive"
+        self._retries = RetryBudget(_RETRY_SHARE, self._loop.time())
+        why_none = "the router has not yet learned from etcd which scorers are alive"
+        self._table = RouteTable(Placement(()), {}, why_none)
+        self._on_cancel = self._cancelled
 
-    def use(self, placement: Placement, links: Mapping[str, Link], why_none: str) -> None:
-        """Route by this from now on. `why_none`: what to tell callers when there is no candidate."""
-        self._placement, self._links, self._why_none = placement, links, why_none
+    def use(self, table: RouteTable) -> None:
+        """Route by this from now on."""
+        self._table = table
+
+    # --- calls ---
 
     def score(self, call: Call) -> None:
         """ScoringService.Score."""
-        item = self._place(call.payload, self._deadline(call), _CallSink(call))
+        now = self._loop.time()
+        deadline = call.deadline
+        item = self._admit(
+            call.payload, deadline if deadline != inf else now + self._default_timeout_s, CallSink(call), now
+        )
         if item is not None:
             call.on_cancel = item.cancel
-            self._send(item)
+            self._send(item, now)
 
     def score_batch(self, call: Call) -> None:
         """ScoringService.ScoreBatch."""
-        batch = _parse_batch(call.payload)
-        self._send_all(call, batch, _Results(call, len(batch.items)))
+        batch = parse_batch(call.payload)
+        self._send_all(call, batch, Results(call, len(batch.items)))
 
     def stream_score_batch(self, call: Call) -> None:
         """ScoringService.StreamScoreBatch."""
-        batch = _parse_batch(call.payload)
-        self._send_all(call, batch, _StreamedResults(call, len(batch.items)))
+        batch = parse_batch(call.payload)
+        self._send_all(call, batch, StreamedResults(call, len(batch.items)))
 
-    def _send_all(self, call: Call, batch: RawBatch, results: _Results | _StreamedResults) -> None:
-        deadline = self._deadline(call)
+    def _send_all(self, call: Call, batch: RawBatch, results: Results | StreamedResults) -> None:
         now = self._loop.time()
+        deadline = call.deadline if call.deadline != inf else now + self._default_timeout_s
         items: list[Item] = []
         for index, payload in enumerate(batch.items):
             left_ms = batch.timeout_ms[index] if batch.timeout_ms else 0
             item_deadline = min(deadline, now + left_ms / 1000) if left_ms else deadline
-            item = self._place(payload, item_deadline, _ItemSink(results, index))
+            item = self._admit(payload, item_deadline, ItemSink(results, index), now)
             if item is not None:
                 items.append(item)
 
@@ -150,36 +109,70 @@ class Forwarder:
 
         call.on_cancel = cancel_all
         for item in items:
-            self._send(item)
+            self._send(item, now)
 
-    def _deadline(self, call: Call) -> float:
-        return call.deadline if call.deadline != inf else self._loop.time() + self._default_timeout_s
+    # --- in ---
 
-    def _place(self, payload: bytes, deadline: float, sink: Sink) -> Item | None:
-        """The item with its candidates; None when it was refused."""
+    def _admit(self, payload: bytes, deadline: float, sink: Sink, now: float) -> Item | None:
+        """The item, admitted and with its way; None when it was refused."""
         try:
-            head = _parse_head(payload)
-            candidates = self._placement.candidates(head.tenant, head.model)
+            head = parse_head(payload)
         except InvalidRequestError as error:
             sink.refuse(failure_of(error))
             return None
-        if not candidates:
-            sink.refuse(failure_of(NoScorerError(self._why_none)))
+        if deadline <= now:
+            sink.refuse(failure_of(DeadlineError("the deadline had passed when the router read the request")))
             return None
-        return Item(payload, deadline, candidates, sink)
+        tenant = head.tenant
+        gate = self._admission.admit(tenant, now)
+        if not isinstance(gate, Gate):
+            sink.refuse(self._refusal(gate))
+            return None
+        way = self._table.find(tenant, head.model)
+        if way is None:
+            self._admission.release(gate)
+            self._counters.unreachable += 1
+            sink.refuse(failure_of(NoScorerError(self._table.why_none)))
+            return None
+        self._retries.requests += 1
+        return Item(payload, deadline, sink, way, gate, self._on_cancel)
 
-    def _send(self, item: Item) -> None:
-        if item.deadline <= self._loop.time():
-            self._refuse(item, failure_of(DeadlineError("the deadline had passed when the router read the request")))
-            return
-        # A member may have left since the item was placed; its link is gone, and the next candidate is as good.
-        while item.attempts < len(item.candidates):
-            link = self._links.get(item.candidates[item.attempts].id)
-            item.attempts += 1
-            if link is not None:
-                link.submit(item)
-                return
-        self._refuse(item, failure_of(NoScorerError(self._why_none)))
+    def _refusal(self, refusal: Refusal) -> Failure:
+        self._counters.refuse(refusal.limit)
+        text, reason = _REFUSED[refusal.limit]
+        return Failure(Code.RESOURCE_EXHAUSTED, text, reason, refusal.retry_after_ms)
+
+    def _send(self, item: Item, now: float) -> None:
+        """The first attempt."""
+        way = item.way
+        place = self._bounded.choose(way.route, now)
+        refusal = way.links[place].submit(item)
+        if refusal is None:
+            item.place = place
+            item.sent_at = now
+            self._bounded.start(way.route, place)
+        elif not self._send_elsewhere(item, now, way.links[place], within=way.route.owners):
+            self._give_up(item, refusal)
+
+    def _send_elsewhere(self, item: Item, now: float, link: Link, within: int = 1 << 30) -> bool:
+        """Send it to the best member that doesn't have it and had it never. `within`: only so many of the candidates,
+        or those behind them where none is left that may be reached.
+        """
+        tried = item.tried = (*item.tried, link.member_id)
+        way = self._table.find(item.way.tenant, item.way.model)
+        if way is None:
+            return False
+        rest = [place for place, other in enumerate(way.links) if other.member_id not in tried]
+        rest.sort(key=lambda place: way.links[place].load.weight <= 0.0)  # ejected ones last; else by rank
+        for place in rest:
+            other = way.links[place]
+            if (place < within or not link.reachable) and other.submit(item) is None:
+                item.way, item.place, item.sent_at = way, place, now
+                self._bounded.start(way.route, place)
+                return True
+        return False
+
+    # --- out ---
 
     def on_result(self, item: Item, response: bytes | None, failure: Failure | None, sent: bool = True) -> None:
         """A link is done with an item."""
@@ -187,39 +180,91 @@ class Forwarder:
             return
         if failure is None:
             item.done = True
+            self._release(item)
             item.sink.answer(response or b"")
-        elif self._policy.may_retry(
-            failure.code, item.attempts, len(item.candidates), self._loop.time(), item.deadline
-        ):
-            self._send(item)
         else:
-            self._refuse(item, failure)
+            self._failed(item, failure, sent)
 
-    def _refuse(self, item: Item, failure: Failure) -> None:
+    def _failed(self, item: Item, failure: Failure, sent: bool) -> None:
+        link = self._leave(item)
+        if failure.code == Code.UNAVAILABLE and link is not None:
+            if failure.reason == "SCORER_UNREACHABLE":
+                self._health.failed(link)
+            if self._repeat(item, sent, link):
+                return
+        self._give_up(item, failure)
+
+    def _repeat(self, item: Item, sent: bool, link: Link) -> bool:
+        """Send it elsewhere after it failed on `link`, if it may be."""
+        now = self._loop.time()
+        if not sent:
+            return self._policy.left_s(now, item.deadline) > 0 and self._send_elsewhere(item, now, link)
+        attempts, candidates = len(item.tried) + 1, len(item.way.links)
+        if not self._policy.may_retry(Code.UNAVAILABLE, attempts, candidates, now, item.deadline):
+            return False
+        if not self._retries.grant(now):
+            self._counters.budget_empty += 1
+            return False
+        self._counters.retries += 1
+        return self._send_elsewhere(item, now, link)
+
+    def on_answers(self, link: Link, item: Item, count: int) -> None:
+        """A message brought `count` answers; `item` is one of them, and stands for all."""
+        self._counters.answers += count
+        if item.cold:
+            return
+        now = self._loop.time()
+        seconds = now - item.sent_at
+        link.load.observe(seconds)
+        stretch = item.way.route.stretch(seconds, now)
+        self._health.answered(link, stretch * count, count)
+        item.gate.answered += count
+        item.gate.stretched += stretch * count
+
+    def on_stall(self, link: Link, stalled: bool) -> None:
+        """A link's scorer says nothing: its items go elsewhere, as far as the budget of retries lasts; the others wait
+        on. Or it speaks again.
+        """
+        if stalled:
+            self._health.stalled(link)
+            link.take_back(self._move)
+
+    def _move(self, item: Item) -> bool:
+        way, place = item.way, item.place
+        if not self._repeat(item, True, way.links[place]):
+            return False
+        self._bounded.end(way.route, place)
+        self._counters.moved += 1
+        return True
+
+    def _give_up(self, item: Item, failure: Failure) -> None:
+        if failure.code == Code.UNAVAILABLE:
+            self._counters.unreachable += 1
+        elif failure.reason in _DROPPED and not item.cold:
+            item.gate.dropped += 1
+            self._counters.refused_full += failure.reason == "LINK_FULL"
         item.done = True
+        self._release(item)
         item.sink.refuse(failure)
 
+    def _leave(self, item: Item) -> Link | None:
+        """It's on no link any more; returns where it was."""
+        place = item.place
+        if place < 0:
+            return None
+        item.place = -1
+        self._bounded.end(item.way.route, place)
+        return item.way.links[place]
 
-def _parse_head(payload: bytes) -> ScoreRequestHead:
-    try:
-        head = ScoreRequestHead.FromString(payload)
-    except DecodeError as error:
-        raise InvalidRequestError("the bytes are not a ScoreRequest") from error
-    if not head.tenant or not head.model:
-        raise InvalidRequestError("tenant is missing" if not head.tenant else "model is missing")
-    if len(head.tenant) > _MAX_NAME or len(head.model) > _MAX_NAME:  # placements are remembered by name
-        check_name("tenant", head.tenant)
-        check_name("model", head.model)
-    return head
+    def _release(self, item: Item) -> None:
+        """An item is over."""
+        if item.place >= 0:
+            self._bounded.end(item.way.route, item.place)
+            item.place = -1
+        self._admission.release(item.gate)
 
-
-def _parse_batch(payload: bytes) -> RawBatch:
-    try:
-        batch = RawBatch.FromString(payload)
-    except DecodeError as error:
-        raise InvalidRequestError("the bytes are not a batch of ScoreRequests") from error
-    if not 1 <= len(batch.items) <= MAX_BATCH_ITEMS:
-        raise InvalidRequestError(f"a batch has 1 to {MAX_BATCH_ITEMS} items, not {len(batch.items)}")
-    if batch.timeout_ms and len(batch.timeout_ms) != len(batch.items):
-        raise InvalidRequestError(f"timeout_ms has {len(batch.timeout_ms)} entries for {len(batch.items)} items")
-    return batch
+    def _cancelled(self, item: Item) -> None:
+        """The caller has gone, maybe because it has waited for too long."""
+        if not item.cold and self._loop.time() >= item.deadline - _LATE_S:
+            item.gate.dropped += 1
+        self._release(item)

@@ -1,12 +1,15 @@
-"""One request on its way through a router: where it may go, how often it was tried, and who gets the answer."""
+"""One request on its way through a router: where it may go, where it has been, and who gets the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from registry.failure import Failure
-from registry.model import Member
+from router.admission import Gate
+
+if TYPE_CHECKING:
+    from router.route_table import Way
 
 
 class Sink(Protocol):
@@ -20,26 +23,53 @@ class Sink(Protocol):
 
 
 class Item:
-    """`payload`: a serialized ScoreRequest. `deadline`: on the loop's clock, seconds. `withdraw`: set by the batch that
-    carries the item; called when the caller has gone.
+    """`payload`: a serialized ScoreRequest. `deadline`: on the loop's clock, seconds. `gate`: by which it was let in.
+    `on_cancel`: told once, if the caller goes before the item is `done`. `withdraw`: set by the batch that carries the
+    item; called when the caller has gone. `way`, `place`: where it is now, place -1 for nowhere; `sent_at` since when;
+    `tried`: the ids of members where it was before. `cold`: it waits, or waited, for its model to be loaded. `twin`:
+    the same request on another member.
     """
 
-    __slots__ = ("attempts", "candidates", "deadline", "done", "payload", "sink", "withdraw")
+    __slots__ = (
+        "cold",
+        "deadline",
+        "done",
+        "gate",
+        "on_cancel",
+        "payload",
+        "place",
+        "sent_at",
+        "sink",
+        "tried",
+        "twin",
+        "way",
+        "withdraw",
+    )
 
-    def __init__(self, payload: bytes, deadline: float, candidates: tuple[Member, ...], sink: Sink) -> None:
+    def __init__(
+        self, payload: bytes, deadline: float, sink: Sink, way: Way, gate: Gate, on_cancel: Callable[[Item], None]
+    ) -> None:
         self.payload = payload
         self.deadline = deadline
-        self.candidates = candidates
+        self.way = way
         self.sink = sink
-        self.attempts = 0
-        self.done = False
+        self.gate = gate
+        self.on_cancel = on_cancel
+        self.place = -1
+        self.sent_at = 0.0
+        self.tried: tuple[str, ...] = ()
+        self.cold = self.done = False
+        self.twin: Item | None = None
         self.withdraw: Callable[[], None] | None = None
 
     def cancel(self) -> None:
         """The caller has gone: drop the item where it is. A queue drops what is done when it comes to it, which may
         take a while behind a scorer that hangs, so the bytes go now.
         """
+        if self.done:
+            return
         self.done = True
         self.payload = b""
+        self.on_cancel(self)
         if self.withdraw is not None:
             self.withdraw()

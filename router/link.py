@@ -15,8 +15,8 @@ too, and while it's at its bound everything waits.
 Stalls: a scorer from which nothing comes, not even the answer to a ping, while items are out, is stalled: `on_stall` is
 called, which may take items away (`take_back`). Pings go on, and the first sign of life ends it.
 
-Invariants: each submitted item comes back exactly once through `on_result`, unless its caller cancelled it or
-`take_back` gave it away. `load` is the number of items that wait or are out.
+Invariants: each submitted item comes back exactly once through `Owner.on_result`, unless its caller cancelled it or
+`take_back` gave it away.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from registry.failure import Code, Failure
-from router.channel import Channel, Handle, State
+from router.channel import Channel, Handle
+from router.choice import LinkLoad
 from router.item import Item
+from router.outliers import Watched
 from router.retry import RetryPolicy
 from router.stall import StallWatch
-from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults
+from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults, ScoreResponseHead
 
 PATH = b"/scoremesh.scoring.v1.ScoringService/StreamScoreBatch"
 MAX_UNANSWERED = 4
@@ -46,12 +48,21 @@ MAX_WAITING_BYTES = 32 * 1024 * 1024  # of large ones
 MAX_OUT_ITEMS = 8192
 MAX_OUT_BYTES = 64 * 1024 * 1024
 _LOOK_S = 0.05
+_HIT = 1  # scoremesh.scoring.v1.RESIDENCY_HIT
+_FULL = Failure(Code.RESOURCE_EXHAUSTED, "too much waits for the scorers of the model already", "LINK_FULL", 100)
 
 
-class OnResult(Protocol):
-    """Told what became of an item. `sent`: False where the scorer surely never got it."""
+class Owner(Protocol):
+    """Who gave items to a link."""
 
-    def __call__(self, item: Item, response: bytes | None, failure: Failure | None, sent: bool = True) -> None: ...
+    def on_result(self, item: Item, response: bytes | None, failure: Failure | None, sent: bool = True) -> None:
+        """What became of an item. `sent`: False where the scorer surely never got it."""
+
+    def on_answers(self, link: Link, item: Item, count: int) -> None:
+        """A message brought `count` answers, `item`'s among them."""
+
+    def on_stall(self, link: Link, stalled: bool) -> None:
+        """A stall begins, or is over."""
 
 
 class Batch:
@@ -78,7 +89,8 @@ class Batch:
 
     def on_message(self, payload: bytes) -> None:
         """Some results came."""
-        if not self._heard:
+        is_first = not self._heard
+        if is_first:
             self._heard = True
             self._link.heard(self, answered=True)
         try:
@@ -86,18 +98,30 @@ class Batch:
         except DecodeError:
             self._fail_rest(Failure(Code.INTERNAL, "a scorer sent an answer that can't be read", "BAD_ANSWER"))
             return
-        on_result = self._link.on_result
-        left = self._left
+        owner, left, answers = self._link.owner, self._left, 0
         for result in results:
             item = self._take(result.index)
             if item is None:
                 continue
             if result.code:
                 failure = Failure(result.code, result.message, result.reason, result.retry_after_ms)
-                on_result(item, None, failure)
-            else:
-                on_result(item, result.response, None)
+                owner.on_result(item, None, failure)
+                continue
+            if not is_first:
+                item.cold = _was_cold(result.response)
+            if not answers:
+                owner.on_answers(self._link, item, len(results))
+                answers = 1
+            owner.on_result(item, result.response, None)
         self._account(left)
+        if is_first and self._left:
+            self._mark_cold()
+
+    def _mark_cold(self) -> None:
+        """What isn't answered at once waits for its model to be loaded, or for a long prediction: its answer tells."""
+        for item in self._items:
+            if item is not None:
+                item.cold = True
 
     def on_end(self, status: int, message: str, sent: bool) -> None:
         """The call is over: what wasn't answered fails with its status."""
@@ -129,7 +153,7 @@ class Batch:
         for index in range(len(self._items)):
             item = self._take(index)
             if item is not None:
-                self._link.on_result(item, None, failure, sent)
+                self._link.owner.on_result(item, None, failure, sent)
         self._account(left)
 
     def give_up(self, moves: Callable[[Item], bool]) -> None:
@@ -149,14 +173,25 @@ class Batch:
             self.give_up(lambda _item: True)
 
 
+def _was_cold(response: bytes) -> bool:
+    try:
+        return bool(ScoreResponseHead.FromString(response).residency > _HIT)
+    except DecodeError:
+        return True
+
+
 def _failure_of_call(status: int, message: str) -> Failure:
     if status == Code.DEADLINE_EXCEEDED:
         return Failure(status, "the scorer did not answer within the deadline", "DEADLINE_EXCEEDED")
     if status == Code.UNAVAILABLE:
-        return Failure(status, f"the scorer is not reachable: {message}", "SCORER_UNREACHABLE")
+        return _unreachable(message)
     if status == 0:
         return Failure(Code.INTERNAL, "the scorer left an item unanswered", "BAD_ANSWER")
     return Failure(status, message, "SCORER_FAILED")
+
+
+def _unreachable(why: str) -> Failure:
+    return Failure(Code.UNAVAILABLE, f"the scorer is not reachable: {why}", "SCORER_UNREACHABLE")
 
 
 class _Lane:
@@ -172,19 +207,15 @@ class _Lane:
 
 
 class Link:
-    """See the module. `on_stall`: called in the event loop when a stall begins, and when it ends (False)."""
+    """See the module. `load`, `watched`: what the choice among links knows of it; whoever uses it keeps them."""
 
-    def __init__(
-        self,
-        channel: Channel,
-        on_result: OnResult,
-        policy: RetryPolicy,
-        on_stall: Callable[[Link, bool], None] = lambda _link, _stalled: None,
-    ) -> None:
+    def __init__(self, member_id: str, channel: Channel, owner: Owner, policy: RetryPolicy) -> None:
+        self.member_id = member_id
+        self.load = LinkLoad()
+        self.watched = Watched(self.load)
+        self.owner = owner
         self._channel = channel
-        self.on_result = on_result
         self._policy = policy
-        self._on_stall = on_stall
         self._loop = asyncio.get_running_loop()
         self._small = _Lane(MAX_UNANSWERED, MAX_ITEMS)
         self._large = _Lane(MAX_LARGE_UNANSWERED, 1)
@@ -195,28 +226,32 @@ class Link:
         self._scheduled = False
         self._watch = StallWatch()
         self._look_timer: asyncio.TimerHandle | None = None
-        self.load = 0
+        self._held = 0  # items that wait or are out
 
     # --- in ---
 
-    def submit(self, item: Item) -> bool:
-        """Send an item with the next batch. False: too much waits already, and the item isn't taken."""
+    def submit(self, item: Item) -> Failure | None:
+        """Send an item with the next batch. A failure, RESOURCE_EXHAUSTED or UNAVAILABLE, if the item isn't taken: too
+        much waits already, or the scorer can't be reached just now.
+        """
+        if self._channel.down:
+            return _unreachable(self._channel.failure)
         size = len(item.payload)
         lane = self._small if size <= LARGE_BYTES else self._large
         if (len(lane.queue) >= MAX_WAITING_ITEMS or size > LARGE_BYTES) and not self._has_room(lane, size):
-            return False
+            return _FULL
         lane.queue.append(item)
-        self.load += 1
+        self._held += 1
         if not self._scheduled and lane.unanswered < lane.places:
             self._schedule()
-        return True
+        return None
 
     def _has_room(self, lane: _Lane, size: int) -> bool:
         """Whether a lane takes an item of this size. Large ones are counted as taken."""
         queue = lane.queue
         while queue and queue[0].done:
             queue.popleft()
-            self.load -= 1
+            self._held -= 1
         if len(queue) >= MAX_WAITING_ITEMS:
             return False
         if lane is self._large:
@@ -258,14 +293,13 @@ class Link:
             if item.done:
                 continue
             if item.deadline <= latest:
-                self.on_result(
-                    item, None, Failure(Code.DEADLINE_EXCEEDED, "no time left to ask a scorer", "DEADLINE_EXCEEDED")
-                )
+                late = Failure(Code.DEADLINE_EXCEEDED, "no time left to ask a scorer", "DEADLINE_EXCEEDED")
+                self.owner.on_result(item, None, late)
                 continue
             items.append(item)
             timeouts_ms.append(int((item.deadline - latest) * 1000) + 1)
             room -= len(item.payload)
-        self.load -= before - len(queue) - len(items)
+        self._held -= before - len(queue) - len(items)
         if lane is self._large:
             self._large_bytes = self._large_bytes - (MAX_BYTES - room) if queue else 0
         return items, timeouts_ms
@@ -296,7 +330,7 @@ class Link:
 
     def settle(self, batch: Batch, items: int, size_bytes: int) -> None:
         """So many items of a batch aren't out any more; with the last one its bytes."""
-        self.load -= items
+        self._held -= items
         self._out_items -= items
         if size_bytes:
             self._out_bytes -= size_bytes
@@ -307,12 +341,17 @@ class Link:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is out."""
-        return not self.load
+        return not self._held
 
     @property
     def reachable(self) -> bool:
         """Whether an item that is submitted now may reach the scorer, as far as is known."""
-        return not self._watch.stalled and self._channel.state not in (State.BACKOFF, State.CLOSED)
+        return not self._watch.stalled and not self._channel.down
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a stall is on."""
+        return self._watch.stalled
 
     @property
     def p95_s(self) -> float:
@@ -327,7 +366,7 @@ class Link:
             batch.give_up(moves)
         for lane in (self._small, self._large):
             kept = [item for item in lane.queue if not item.done and not moves(item)]
-            self.load -= len(lane.queue) - len(kept)
+            self._held -= len(lane.queue) - len(kept)
             lane.queue = deque(kept)
         self._large_bytes = sum(len(item.payload) for item in self._large.queue)
 
@@ -347,7 +386,7 @@ class Link:
         else:
             self._look_timer = None
         if watch.stalled != was_stalled:
-            self._on_stall(self, watch.stalled)
+            self.owner.on_stall(self, watch.stalled)
 
     async def aclose(self) -> None:
         """Close the channel; what is on its way fails with UNAVAILABLE."""

@@ -15,20 +15,19 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from registry.process import PARENT_VARIABLE, on_stop_signals
+from registry.supervision import STABLE_S, pause_s, send
 from scorer.config import ScorerConfig, of_worker
 from scorer.crash_cause import Cause, Liveness, cause_of_end, cause_of_hang
 from scorer.crash_notes import CrashNote, CrashNotes
 from scorer.in_flight import BlackBox
 from scorer.oom_kills import oom_kills
 
-_MAX_PAUSE_S = 30.0
-_STABLE_S = 60.0
 _LOOK_S = 0.25
 _log = logging.getLogger(__name__)
 
@@ -40,13 +39,6 @@ class Ended(NamedTuple):
     cause: Cause
     ran: bool
     last_words: str
-
-
-def pause_s(quick_ends: int) -> float:
-    """How long to wait before a worker is started again that has ended `quick_ends` times soon after its start.
-    Pure.
-    """
-    return 0.0 if quick_ends == 0 else min(_MAX_PAUSE_S, 0.25 * 2.0 ** min(quick_ends, 10))
 
 
 class Supervisor:
@@ -65,10 +57,11 @@ class Supervisor:
         keepers = [asyncio.create_task(self._keep(worker)) for worker in range(self._config.workers)]
         await self._stop.wait()
         for process in self._running.values():
-            _send(process.terminate)
-        _done, late = await asyncio.wait(keepers, timeout=3 * self._config.drain_s + 5)
+            send(process.terminate)
+        limit_s = self._config.handover_s + 3 * self._config.drain_s + 5
+        _done, late = await asyncio.wait(keepers, timeout=limit_s)
         for process in self._running.values():
-            _send(process.kill)
+            send(process.kill)
         for keeper in late:
             keeper.cancel()
         await asyncio.gather(*late, return_exceptions=True)
@@ -82,7 +75,7 @@ class Supervisor:
             self._note(worker, ended)
             if self._stop.is_set() or self._is_hopeless(ended):
                 return
-            quick_ends = 0 if loop.time() - began > _STABLE_S else quick_ends + 1
+            quick_ends = 0 if loop.time() - began > STABLE_S else quick_ends + 1
             pause = pause_s(quick_ends - 1)
             _log.error("worker %d %s; starting it again in %.2f s", worker, ended.cause.text, pause)
             await self._stopped_within(pause)
@@ -115,7 +108,7 @@ class Supervisor:
             async with self._process(worker, box) as process:
                 hang = await _end_or_hang(process, box, self._config.hang_s)
                 if hang is not None:
-                    _send(process.kill)
+                    send(process.kill)
                 status = await process.wait()
             seen, words = box.read(), box.last_words()
             cause = hang or cause_of_end(seen, status, words, oom_kills() - kills_before)
@@ -137,7 +130,7 @@ class Supervisor:
         )
         self._running[worker] = process
         if self._stop.is_set():  # the signal came while the process was being started
-            _send(process.terminate)
+            send(process.terminate)
         try:
             yield process
         finally:
@@ -179,9 +172,3 @@ def _may_run(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"R", b"S")
     except (OSError, IndexError):
         return False
-
-
-def _send(send: Callable[[], None]) -> None:
-    """Send a signal to a process that may have ended just now."""
-    with contextlib.suppress(ProcessLookupError):
-        send()

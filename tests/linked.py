@@ -8,10 +8,12 @@ from collections.abc import Callable
 from registry.failure import Failure
 from registry.front import Call, Method
 from registry.server import listen
+from router.admission import Gate
 from router.channel import Channel
 from router.item import Item
 from router.link import PATH, Link
 from router.retry import RetryPolicy
+from router.route_table import Way
 from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResult, RawResults
 from tests.fault_proxy import FaultProxy
 
@@ -46,30 +48,37 @@ class LinkBench:
         """Make the link."""
         self.channel = Channel(address, PATH)
         self.stalls: list[bool] = []
+        self.answers: list[tuple[int, bool]] = []
         self.unsent: list[Item] = []
-        self.link = Link(self.channel, self._on_result, RetryPolicy(), self._on_stall)
+        self.gone: list[Item] = []
+        self.link = Link("s1", self.channel, self, RetryPolicy())
 
     def _take(self, call: Call) -> None:
         self.calls.append(call)
         call.on_cancel = lambda: self.cancelled.append(call)
 
-    def _on_stall(self, link: Link, stalled: bool) -> None:
+    def on_stall(self, link: Link, stalled: bool) -> None:
         assert link is self.link
         self.stalls.append(stalled)
 
-    def _on_result(self, item: Item, response: bytes | None, failure: Failure | None, sent: bool = True) -> None:
+    def on_result(self, item: Item, response: bytes | None, failure: Failure | None, sent: bool = True) -> None:
         item.done = True
         if not sent:
             self.unsent.append(item)
         self.results.setdefault(item, []).append(failure if failure is not None else response or b"")
 
+    def on_answers(self, link: Link, item: Item, count: int) -> None:
+        assert link is self.link
+        self.answers.append((count, item.cold))
+
     def item(self, payload: bytes = b"x", timeout_s: float = 30.0) -> Item:
-        return Item(payload, asyncio.get_running_loop().time() + timeout_s, (), _Sink())
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        return Item(payload, deadline, _Sink(), Way("acme", "m", (self.link,), 1), Gate(), self.gone.append)
 
     def submit(self, *payloads: bytes) -> list[Item]:
         items = [self.item(payload) for payload in payloads]
         for item in items:
-            self.link.submit(item)
+            assert self.link.submit(item) is None
         return items
 
     def batch(self, place: int) -> RawBatch:

@@ -177,6 +177,7 @@ def to_tenant(record: TenantRecord) -> pb.Tenant:
         max_bytes=record.max_bytes,
         premium=record.premium,
         dedicated_pool=record.dedicated_pool,
+        hedge=record.hedge,
         create_time=record.created_at,
         etag=to_etag(record.revision),
         deleting=record.deleting,
@@ -201,6 +202,7 @@ def from_tenant(tenant: pb.Tenant) -> TenantRecord:
         max_bytes=tenant.max_bytes,
         premium=tenant.premium,
         dedicated_pool=tenant.dedicated_pool,
+        hedge=tenant.hedge,
     )
 
 

@@ -21,6 +21,7 @@ from registry.etcd import Etcd, TlsFiles
 from registry.keys import Keys, decode_member
 from registry.member_fold import MembersView
 from registry.model import Member, ModelRef
+from registry.placement import Placement
 from router import config as router_config
 from router.server import Router, link_tls
 from scorer import config as scorer_config
@@ -251,12 +252,12 @@ async def test_news_of_members_do_not_make_a_draining_router_ready() -> None:
     """A rolling restart changes the members all the time; a router that is about to stop must stay out of it."""
     router = Router(router_config.parse(["--listen", "127.0.0.1:0", "--etcd", "127.0.0.1:1", "--drain-s", "0.4"]))
     async with router.running():
-        router._on_view(MembersView(1, 1, {}))
+        router._on_placement(MembersView(1, 1, {}), Placement(()))
         assert router._health.ready
         draining = asyncio.create_task(router._drain())
         while router._health.ready:
             await asyncio.sleep(0)
-        router._on_view(MembersView(2, 2, {}))
+        router._on_placement(MembersView(2, 2, {}), Placement(()))
         assert not router._health.ready
         await draining
 

@@ -138,12 +138,18 @@ def test_a_ranking_shows_its_order(run: Run, models: dict[str, DemoModel], tmp_p
 
 def test_nodes_lists_the_members(run: Run, local: LocalCluster) -> None:
     members = json.loads(run("nodes", "-o", "json"))
+    *members, router = members
+    assert (router["kind"], router["address"], router["state"]) == ("router", local.routers[0].address, "ready")
     assert [member["id"] for member in members] == ["local-0", "local-1"]
     assert [member["address"] for member in members] == [scorer.address for scorer in local.scorers]
     assert {member["capacity_mib"] for member in members} == {256.0}
     header, *lines = run("nodes").splitlines()
-    assert header.split() == ["id", "address", "host", "zone", "pool", "state", "capacity_mib"]
-    assert [line.split()[0] for line in lines] == ["local-0", "local-1"]
+    assert header.split() == ["kind", "id", "address", "host", "zone", "pool", "state", "capacity_mib"]
+    assert [line.split()[:2] for line in lines] == [
+        ["scorer", "local-0"],
+        ["scorer", "local-1"],
+        ["router", router["id"]],
+    ]
 
 
 def test_rebuild_makes_etcd_anew_from_the_store(

@@ -38,6 +38,7 @@ SETTINGS: dict[str, Any] = {
     "max_bytes": 1 << 30,
     "premium": True,
     "dedicated_pool": "acme",
+    "hedge": True,
 }
 
 

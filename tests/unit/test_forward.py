@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
-from types import MappingProxyType
 
 import pytest
 
 from registry.errors import InvalidRequestError
 from registry.failure import Failure
-from registry.model import Member
+from registry.model import Member, TenantRecord
 from registry.placement import Placement
+from router.adaptive_limit import AdaptiveLimit
+from router.admission import Admission
+from router.choice import LinkLoad
+from router.counters import Counters
 from router.forward import Forwarder
 from router.item import Item
 from router.link import Link
+from router.link_health import LinkHealth
+from router.outliers import Watched
 from router.retry import RetryPolicy
+from router.route_table import RouteTable
 from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch, RawResults
 from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest
 
@@ -44,19 +50,42 @@ class FakeCall:
 
 
 class FakeLink(Link):
-    def __init__(self) -> None:
+    def __init__(self, member_id: str) -> None:
+        self.member_id = member_id
+        self.load = LinkLoad()
+        self.watched = Watched(self.load)
         self.items: list[Item] = []
+        self.refusal: Failure | None = None
+        self.is_reachable = True
 
-    def submit(self, item: Item) -> None:
-        self.items.append(item)
+    def submit(self, item: Item) -> Failure | None:
+        if self.refusal is None:
+            self.items.append(item)
+        return self.refusal
+
+    @property
+    def reachable(self) -> bool:
+        return self.is_reachable
 
 
 class Bench:
     def __init__(self, members: int = 4) -> None:
-        self.links: dict[str, FakeLink] = {f"s{i}": FakeLink() for i in range(members)}
+        self.links: dict[str, FakeLink] = {f"s{i}": FakeLink(f"s{i}") for i in range(members)}
         self.placement = Placement([_member(id_) for id_ in self.links])
-        self.forwarder = Forwarder(RetryPolicy(), default_timeout_s=3.0)
-        self.forwarder.use(self.placement, MappingProxyType(self.links), "nobody is there")
+        self.counters = Counters()
+        self.health = LinkHealth(self.counters)
+        self.health.use(list(self.links.values()))
+        self.admission = Admission(AdaptiveLimit())
+        self.forwarder = Forwarder(RetryPolicy(), self.admission, self.health, self.counters, default_timeout_s=3.0)
+        self.use(self.links)
+
+    def use(self, links: Mapping[str, FakeLink]) -> None:
+        self.forwarder.use(RouteTable(self.placement, links, "nobody is there"))
+
+    def idle(self) -> bool:
+        """Whether nothing is counted as being under way."""
+        loads = [link.load.in_flight for link in self.links.values()]
+        return not any(loads) and not self.health.bounded.in_flight and not self.admission.in_flight
 
     def ranked(self) -> list[FakeLink]:
         return [self.links[member.id] for member in self.placement.candidates("acme", "m")]
@@ -122,7 +151,7 @@ async def test_a_retry_uses_the_links_of_the_moment(bench: Bench) -> None:
     bench.forwarder.score(call)
     candidates = bench.placement.candidates("acme", "m")
     left = {id_: link for id_, link in bench.links.items() if id_ != candidates[1].id}
-    bench.forwarder.use(bench.placement, left, "nobody is there")
+    bench.use(left)
     bench.forwarder.on_result(bench.submitted()[0], None, _DOWN)
     assert [len(link.items) for link in bench.ranked()[:3]] == [1, 0, 1]
 
@@ -136,7 +165,9 @@ async def test_nobody_is_alive() -> None:
 
 async def test_before_the_first_view_the_text_says_so() -> None:
     call = FakeCall(_REQUEST)
-    Forwarder(RetryPolicy(), default_timeout_s=1.0).score(call)
+    counters = Counters()
+    admission, health = Admission(AdaptiveLimit()), LinkHealth(counters)
+    Forwarder(RetryPolicy(), admission, health, counters, default_timeout_s=1.0).score(call)
     assert call.failure is not None
     assert "not yet learned" in call.failure.message
 
@@ -247,3 +278,104 @@ async def test_a_batch_that_is_none(bench: Bench, payload: bytes) -> None:
         with pytest.raises(InvalidRequestError):
             handler(FakeCall(payload))
     assert bench.submitted() == []
+
+
+async def test_every_end_gives_back_what_was_taken(bench: Bench) -> None:
+    calls = [FakeCall(_REQUEST) for _ in range(4)]
+    for call in calls:
+        bench.forwarder.score(call)
+    answered, refused, cancelled, retried = bench.ranked()[0].items
+    assert (bench.admission.in_flight, bench.ranked()[0].load.in_flight) == (4, 4)
+    bench.forwarder.on_result(answered, b"answer", None)
+    bench.forwarder.on_result(refused, None, Failure(3, "bad", "INVALID_FEATURES"))
+    cancelled.cancel()
+    bench.forwarder.on_result(retried, None, _DOWN)
+    assert [link.load.in_flight for link in bench.ranked()] == [0, 1, 0, 0]
+    assert bench.admission.in_flight == 1
+    bench.forwarder.on_result(retried, b"answer", None)
+    assert bench.idle()
+
+
+async def test_what_never_reached_a_scorer_is_sent_elsewhere_at_no_cost(bench: Bench) -> None:
+    """However often it happens."""
+    bench.health.use([])  # nobody is left out
+    calls = [FakeCall(_REQUEST) for _ in range(100)]
+    for call in calls:
+        bench.forwarder.score(call)
+        (item,) = bench.ranked()[0].items
+        bench.ranked()[0].items.clear()
+        bench.forwarder.on_result(item, None, _DOWN, False)
+    assert len(bench.submitted()) == 100
+    assert bench.counters.retries == 0
+    assert all(call.failure is None for call in calls)
+
+
+async def test_retries_have_a_budget(bench: Bench) -> None:
+    """Members that fail must not get three times the requests."""
+    for _ in range(200):
+        bench.forwarder.score(FakeCall(_REQUEST))
+    for link in bench.ranked():
+        while link.items:
+            bench.forwarder.on_result(link.items.pop(), None, _DOWN)
+    assert 10 <= bench.counters.retries <= 60
+    assert bench.counters.budget_empty >= 140
+    assert bench.idle()
+
+
+async def test_a_full_link_is_passed_over_for_another_replica_only(bench: Bench) -> None:
+    first, second, *others = bench.ranked()
+    first.refusal = Failure(8, "full", "LINK_FULL", 100)
+    call = FakeCall(_REQUEST)
+    bench.forwarder.score(call)
+    assert len(second.items) == 1
+    second.refusal = first.refusal
+    bench.forwarder.score(call := FakeCall(_REQUEST))
+    assert call.failure == first.refusal
+    assert [link.items for link in others] == [[], []], "the model isn't scattered over the shard"
+    bench.forwarder.on_result(second.items[0], b"", None)
+    assert bench.idle()
+
+
+async def test_links_that_are_down_are_passed_over_for_anybody(bench: Bench) -> None:
+    for link in bench.ranked()[:3]:
+        link.refusal, link.is_reachable = _DOWN, False
+    bench.forwarder.score(call := FakeCall(_REQUEST))
+    assert len(bench.ranked()[3].items) == 1
+    assert call.failure is None
+
+
+async def test_items_of_a_stalled_link_go_elsewhere_and_the_link_is_left_out(bench: Bench) -> None:
+    first, second, *_ = bench.ranked()
+    calls = [FakeCall(_REQUEST) for _ in range(3)]
+    for call in calls:
+        bench.forwarder.score(call)
+    first.take_back = lambda moves: first.items[:] and setattr(first, "items", [i for i in first.items if not moves(i)])  # type: ignore[method-assign,assignment,func-returns-value]
+    bench.forwarder.on_stall(first, True)
+    assert (len(first.items), len(second.items)) == (0, 3)
+    assert (bench.counters.moved, bench.counters.ejections) == (3, 1)
+    bench.forwarder.score(FakeCall(_REQUEST))
+    assert (len(first.items), len(second.items)) == (0, 4)
+    for item in second.items:
+        bench.forwarder.on_result(item, b"", None)
+    assert bench.idle()
+    assert all(call.sent == [b""] for call in calls)
+
+
+async def test_quotas(bench: Bench) -> None:
+    now = asyncio.get_running_loop().time()
+    bench.admission.set_tenant(TenantRecord(tenant="acme", concurrency=2), now)
+    calls = [FakeCall(_REQUEST) for _ in range(3)]
+    for call in calls:
+        bench.forwarder.score(call)
+    assert calls[2].failure is not None
+    assert (calls[2].failure.code, calls[2].failure.reason) == (8, "CONCURRENCY_EXCEEDED")
+    assert calls[2].failure.retry_after_ms > 0
+    bench.forwarder.on_result(bench.submitted()[0], b"", None)
+    bench.admission.set_tenant(TenantRecord(tenant="acme", requests_per_s=1.0), now)
+    batch = FakeCall(_batch(_REQUEST, _REQUEST, _REQUEST))
+    bench.forwarder.score_batch(batch)
+    assert len(bench.submitted()) == 3, "each item of a batch is one"
+    bench.admission.set_tenant(TenantRecord(tenant="acme"), now)
+    bench.forwarder.score(free := FakeCall(_REQUEST))
+    assert free.failure is None
+    assert (bench.counters.refused_concurrency, bench.counters.refused_rate) == (1, 2)

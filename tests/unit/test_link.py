@@ -22,6 +22,7 @@ from router.link import (
     MAX_WAITING_ITEMS,
 )
 from scoremesh.forwarding.v1.forwarding_pb2 import RawResult, RawResults
+from scoremesh.scoring.v1.scoring_pb2 import Residency, ScoreResponse
 from tests.linked import LinkBench, answer
 
 
@@ -97,12 +98,14 @@ async def test_large_items_travel_alone_and_in_places_of_their_own(bench: LinkBe
 async def test_what_waits_is_bounded(bench: LinkBench) -> None:
     await _fill(bench)
     waiting = bench.submit(*[b"w"] * MAX_WAITING_ITEMS)
-    assert bench.link.load == MAX_UNANSWERED + MAX_WAITING_ITEMS
-    assert not bench.link.submit(bench.item())
+    assert bench.link._held == MAX_UNANSWERED + MAX_WAITING_ITEMS
+    refusal = bench.link.submit(bench.item())
+    assert refusal is not None
+    assert (refusal.code, refusal.reason) == (8, "LINK_FULL")
     waiting[0].cancel()
-    assert bench.link.submit(bench.item()), "its caller has gone, so there is room for another one"
-    assert not bench.link.submit(bench.item())
-    assert bench.link.load == MAX_UNANSWERED + MAX_WAITING_ITEMS
+    assert bench.link.submit(bench.item()) is None, "its caller has gone, so there is room for another one"
+    assert bench.link.submit(bench.item()) is not None
+    assert bench.link._held == MAX_UNANSWERED + MAX_WAITING_ITEMS
 
 
 async def test_bytes_that_wait_are_bounded(bench: LinkBench) -> None:
@@ -110,11 +113,11 @@ async def test_bytes_that_wait_are_bounded(bench: LinkBench) -> None:
     bench.submit(*[quarter] * MAX_LARGE_UNANSWERED)
     await bench.wait(lambda: len(bench.calls) == MAX_LARGE_UNANSWERED)
     waiting = [bench.item(quarter) for _ in range(5)]
-    assert [bench.link.submit(item) for item in waiting] == [True] * 4 + [False]
-    assert bench.link.submit(bench.item()), "small ones have room of their own"
+    assert [bench.link.submit(item) is None for item in waiting] == [True] * 4 + [False]
+    assert bench.link.submit(bench.item()) is None, "small ones have room of their own"
     waiting[1].cancel()
-    assert bench.link.submit(waiting[4])
-    assert not bench.link.submit(bench.item(quarter))
+    assert bench.link.submit(waiting[4]) is None
+    assert bench.link.submit(bench.item(quarter)) is not None
 
 
 async def test_what_is_out_is_bounded(bench: LinkBench) -> None:
@@ -123,7 +126,7 @@ async def test_what_is_out_is_bounded(bench: LinkBench) -> None:
         bench.submit(*[b"c"] * MAX_ITEMS)
         await bench.wait(lambda: len(bench.calls) == batch + 1)  # noqa: B023
         bench.calls[-1].respond(b"")
-    await bench.wait(lambda: bench.link.load == MAX_OUT_ITEMS)
+    await bench.wait(lambda: bench.link._held == MAX_OUT_ITEMS)
     waits = bench.submit(b"waits")
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -140,13 +143,28 @@ async def test_items_can_be_taken_back(bench: LinkBench) -> None:
     waiting = bench.submit(b"w0", b"w1")
     taken = {out[0], out[1], waiting[0]}
     bench.link.take_back(lambda item: item in taken)
-    assert bench.link.load == MAX_UNANSWERED - 2 + 1
+    assert bench.link._held == MAX_UNANSWERED - 2 + 1
     await bench.wait(lambda: set(bench.cancelled) == {bench.calls[0], bench.calls[1]})
     await bench.wait(lambda: len(bench.calls) == MAX_UNANSWERED + 1)
     for call in bench.calls[2:]:
         answer(call, 0)
     await bench.wait(lambda: set(bench.results) == {*out[2:], waiting[1]})
     assert bench.link.idle
+
+
+async def test_what_comes_later_tells_whether_it_was_cold(bench: LinkBench) -> None:
+    """The first message has what was in memory; a later answer waited for its model, or for a long prediction."""
+    items = bench.submit(b"warm", b"warm", b"cold", b"long", b"slow")
+    await bench.wait(lambda: bool(bench.calls))
+    answer(bench.calls[0], 0, 1)
+    await bench.wait(lambda: len(bench.results) == 2)
+    assert [item.cold for item in items] == [False, False, True, True, True]
+    for index, residency in ((2, Residency.RESIDENCY_COLD), (3, Residency.RESIDENCY_HIT)):
+        response = ScoreResponse(model_version="1", residency=residency, served_by="s1").SerializeToString()
+        bench.calls[0].respond(RawResults(results=[RawResult(index=index, response=response)]).SerializeToString())
+    await bench.wait(lambda: len(bench.results) == 4)
+    assert [item.cold for item in items] == [False, False, True, False, True]
+    assert bench.answers == [(2, False), (1, True), (1, False)]
 
 
 async def test_an_empty_first_message_frees_the_place_of_a_cold_batch(bench: LinkBench) -> None:
@@ -247,6 +265,9 @@ async def test_an_unreachable_scorer(bench: LinkBench) -> None:
     await bench.wait(lambda: len(bench.results) == 2)
     assert bench.unsent == items, "the scorer never got them"
     assert not bench.link.reachable
+    refusal = bench.link.submit(bench.item())
+    assert refusal is not None
+    assert (refusal.code, refusal.reason) == (14, "SCORER_UNREACHABLE")
     for item in items:
         (failure,) = bench.results[item]
         assert isinstance(failure, Failure)

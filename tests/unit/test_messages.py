@@ -264,6 +264,7 @@ def test_a_tenant_reads_back() -> None:
         max_bytes=2**40,
         premium=True,
         dedicated_pool="acme",
+        hedge=True,
     )
     held = msgspec.structs.replace(record, revision=7, created_at="then", nonce="n")
     shown = messages.to_tenant(held)

@@ -12,10 +12,16 @@ import pytest
 from registry.failure import Failure
 from registry.model import Member
 from registry.placement import Placement
+from router.adaptive_limit import AdaptiveLimit
+from router.admission import Admission
+from router.choice import LinkLoad
+from router.counters import Counters
 from router.forward import Forwarder
 from router.item import Item
 from router.link import Link
+from router.link_health import LinkHealth
 from router.retry import RetryPolicy
+from router.route_table import RouteTable
 from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest
 
 
@@ -44,6 +50,8 @@ class EchoLink(Link):
     """Answers at once with the request's bytes."""
 
     def __init__(self) -> None:
+        self.member_id = "a"
+        self.load = LinkLoad()
         self.forwarder: Forwarder | None = None
 
     def submit(self, item: Item) -> None:
@@ -54,9 +62,10 @@ class EchoLink(Link):
 @pytest.mark.asyncio
 async def test_a_score_call_is_freed_without_the_collector() -> None:
     member = Member("a", "127.0.0.1:1", "h", "z", "p", 1, "1")
-    forwarder, link = Forwarder(RetryPolicy(), default_timeout_s=1.0), EchoLink()
-    link.forwarder = forwarder
-    forwarder.use(Placement([member]), {"a": link}, "")
+    counters, link = Counters(), EchoLink()
+    admission, health = Admission(AdaptiveLimit()), LinkHealth(counters)
+    link.forwarder = forwarder = Forwarder(RetryPolicy(), admission, health, counters, default_timeout_s=1.0)
+    forwarder.use(RouteTable(Placement([member]), {"a": link}, ""))
     gc.collect()
     gc.disable()
     try:

@@ -12,7 +12,8 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorer.supervisor import _may_run, pause_s
+from registry.supervision import pause_s
+from scorer.supervisor import _may_run
 
 
 def test_the_first_restart_is_at_once_and_the_next_ones_wait_longer() -> None:

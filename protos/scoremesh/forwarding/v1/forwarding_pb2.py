@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(scoremesh/forwarding/v1/forwarding.proto\x12\x17scoremesh.forwarding.v1\"1\n\x10ScoreRequestHead\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"-\n\x08RawBatch\x12\r\n\x05items\x18\x01 \x03(\x0c\x12\x12\n\ntimeout_ms\x18\x02 \x03(\r\"A\n\nRawResults\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".scoremesh.forwarding.v1.RawResult\"s\n\tRawResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\x12\x10\n\x08response\x18\x06 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(scoremesh/forwarding/v1/forwarding.proto\x12\x17scoremesh.forwarding.v1\"1\n\x10ScoreRequestHead\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"&\n\x11ScoreResponseHead\x12\x11\n\tresidency\x18\x03 \x01(\x05\"-\n\x08RawBatch\x12\r\n\x05items\x18\x01 \x03(\x0c\x12\x12\n\ntimeout_ms\x18\x02 \x03(\r\"A\n\nRawResults\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\".scoremesh.forwarding.v1.RawResult\"s\n\tRawResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x05 \x01(\r\x12\x10\n\x08response\x18\x06 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCOREREQUESTHEAD']._serialized_start=69
   _globals['_SCOREREQUESTHEAD']._serialized_end=118
-  _globals['_RAWBATCH']._serialized_start=120
-  _globals['_RAWBATCH']._serialized_end=165
-  _globals['_RAWRESULTS']._serialized_start=167
-  _globals['_RAWRESULTS']._serialized_end=232
-  _globals['_RAWRESULT']._serialized_start=234
-  _globals['_RAWRESULT']._serialized_end=349
+  _globals['_SCORERESPONSEHEAD']._serialized_start=120
+  _globals['_SCORERESPONSEHEAD']._serialized_end=158
+  _globals['_RAWBATCH']._serialized_start=160
+  _globals['_RAWBATCH']._serialized_end=205
+  _globals['_RAWRESULTS']._serialized_start=207
+  _globals['_RAWRESULTS']._serialized_end=272
+  _globals['_RAWRESULT']._serialized_start=274
+  _globals['_RAWRESULT']._serialized_end=389
 # @@protoc_insertion_point(module_scope)

@@ -14,6 +14,12 @@ class ScoreRequestHead(_message.Message):
     model: str
     def __init__(self, tenant: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
+class ScoreResponseHead(_message.Message):
+    __slots__ = ("residency",)
+    RESIDENCY_FIELD_NUMBER: _ClassVar[int]
+    residency: int
+    def __init__(self, residency: _Optional[int] = ...) -> None: ...
+
 class RawBatch(_message.Message):
     __slots__ = ("items", "timeout_ms")
     ITEMS_FIELD_NUMBER: _ClassVar[int]

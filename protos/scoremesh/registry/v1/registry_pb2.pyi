@@ -227,7 +227,7 @@ class ShadowStats(_message.Message):
     def __init__(self, requests: _Optional[int] = ..., errors: _Optional[int] = ..., skipped: _Optional[int] = ..., mean_abs_difference: _Optional[float] = ..., max_abs_difference: _Optional[float] = ...) -> None: ...
 
 class Tenant(_message.Message):
-    __slots__ = ("name", "shard_size", "requests_per_s", "concurrency", "guaranteed_bytes", "max_bytes", "premium", "create_time", "etag", "deleting", "dedicated_pool")
+    __slots__ = ("name", "shard_size", "requests_per_s", "concurrency", "guaranteed_bytes", "max_bytes", "premium", "create_time", "etag", "deleting", "dedicated_pool", "hedge")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHARD_SIZE_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_PER_S_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +239,7 @@ class Tenant(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     DELETING_FIELD_NUMBER: _ClassVar[int]
     DEDICATED_POOL_FIELD_NUMBER: _ClassVar[int]
+    HEDGE_FIELD_NUMBER: _ClassVar[int]
     name: str
     shard_size: int
     requests_per_s: float
@@ -250,7 +251,8 @@ class Tenant(_message.Message):
     etag: str
     deleting: bool
     dedicated_pool: str
-    def __init__(self, name: _Optional[str] = ..., shard_size: _Optional[int] = ..., requests_per_s: _Optional[float] = ..., concurrency: _Optional[int] = ..., guaranteed_bytes: _Optional[int] = ..., max_bytes: _Optional[int] = ..., premium: _Optional[bool] = ..., create_time: _Optional[str] = ..., etag: _Optional[str] = ..., deleting: _Optional[bool] = ..., dedicated_pool: _Optional[str] = ...) -> None: ...
+    hedge: bool
+    def __init__(self, name: _Optional[str] = ..., shard_size: _Optional[int] = ..., requests_per_s: _Optional[float] = ..., concurrency: _Optional[int] = ..., guaranteed_bytes: _Optional[int] = ..., max_bytes: _Optional[int] = ..., premium: _Optional[bool] = ..., create_time: _Optional[str] = ..., etag: _Optional[str] = ..., deleting: _Optional[bool] = ..., dedicated_pool: _Optional[str] = ..., hedge: _Optional[bool] = ...) -> None: ...
 
 class Application(_message.Message):
     __slots__ = ("name", "pool", "contract", "shared_model", "create_time", "etag")

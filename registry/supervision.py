@@ -1,0 +1,23 @@
+"""What supervisors of worker processes have in common."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+STABLE_S = 60.0
+"""After a worker has run for so long, its next end counts as its first."""
+_MAX_PAUSE_S = 30.0
+
+
+def pause_s(quick_ends: int) -> float:
+    """How long to wait before a worker is started again that has ended `quick_ends` times soon after its start.
+    Pure.
+    """
+    return 0.0 if quick_ends == 0 else min(_MAX_PAUSE_S, 0.25 * 2.0 ** min(quick_ends, 10))
+
+
+def send(signal_it: Callable[[], None]) -> None:
+    """Send a signal to a process that may have ended just now."""
+    with contextlib.suppress(ProcessLookupError):
+        signal_it()
