@@ -15,7 +15,7 @@ from scorer.eviction.entry import Entry
 from scorer.eviction.ring import Ring
 from scorer.eviction.selection import DOUBTFUL, SAMPLE, Selection
 
-WINDOW = 0.01  # of the capacity
+WINDOW = 0.1  # of the capacity
 _LOOK_AT = 16 * SAMPLE
 V = TypeVar("V")
 
