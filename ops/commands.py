@@ -14,6 +14,7 @@ from client import ScoreError
 from ops import applications, explain, placement, quarantine, rollouts, tenants
 from ops.demo import demo
 from ops.index import index
+from ops.load.command import load
 from ops.models import alias, delete, describe, ls, retire, rollback
 from ops.nodes import nodes
 from ops.publish import publish
@@ -32,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Try it": (up, demo),
+    "Try it": (up, demo, load),
     "Models": (publish, ls, describe, alias, rollback, retire, delete, score),
     "Cluster": (nodes, index, rebuild),
 }
