@@ -45,6 +45,8 @@ class ScorerConfig(NamedTuple):
     workers: int
     worker: int
     hang_s: float
+    warm_s: float
+    handover_s: float
     in_flight_fd: int
 
 
@@ -90,11 +92,26 @@ def parse(arguments: Sequence[str] | None = None) -> ScorerConfig:
         default=10.0,
         help="a worker that doesn't react for so long is killed; a load or a long prediction may take 6 times that",
     )
+    add(
+        "--warm-s",
+        type=float,
+        default=30.0,
+        help="load at most so long what others have in memory and this scorer will be asked for, before it takes "
+        "requests; 0: load nothing ahead, nor when another scorer vanishes",
+    )
+    add(
+        "--handover-s",
+        type=float,
+        default=10.0,
+        help="before it leaves, let others load for at most so long what is in memory here; 0: don't",
+    )
     args = parser.parse_args(arguments)
     if not 0 <= args.workers <= 512:
         parser.error("--workers must be 0 to 512")
     if not args.hang_s >= 1:
         parser.error("--hang-s must be at least 1")
+    if not (args.warm_s >= 0 and args.handover_s >= 0):
+        parser.error("--warm-s and --handover-s must be at least 0")
     if args.capacity_mib <= 0:
         parser.error("--capacity-mib must be above 0")
     capacity_bytes, budget = _memory(parser, args)
@@ -120,6 +137,8 @@ def parse(arguments: Sequence[str] | None = None) -> ScorerConfig:
         workers=args.workers,
         worker=args.worker,
         hang_s=args.hang_s,
+        warm_s=args.warm_s,
+        handover_s=args.handover_s,
         in_flight_fd=args.in_flight_fd,
     )
 

@@ -84,10 +84,10 @@ class Loader:
         return _Parts(artifact, schema, transforms)
 
     async def _artifact(self, version: ModelVersion) -> Fetched:
-        return await self._get(version.tenant, version.artifact)
+        return await self._get(version.tenant, version.artifact, version.artifact_bytes)
 
-    async def _get(self, tenant: str, digest: str) -> Fetched:
-        return await self._fetch.get(layout.artifact_path(tenant, digest), tenant, digest)
+    async def _get(self, tenant: str, digest: str, size_bytes: int = 0) -> Fetched:
+        return await self._fetch.get(layout.artifact_path(tenant, digest), tenant, digest, size_bytes)
 
     async def _schema(self, version: ModelVersion) -> ModelSchema:
         """The schema, held once for all models that have it: feature names are most of what a small model has."""
@@ -166,6 +166,7 @@ class Loader:
     def close(self) -> None:
         """Wait for what the thread has to do, and end it. Nothing is loaded any more."""
         self._thread.shutdown()
+        self._disk.close()
 
 
 def measured_bytes(measured: int, estimated: int, reserved: int) -> int:

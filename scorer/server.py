@@ -1,8 +1,10 @@
 """One scorer process from start to stop.
 
-Start: it listens, then announces itself in etcd under a lease; until that is done (etcd may be dead) it says
+Start: it listens, then announces itself in etcd under a lease as warming; it loads what others have in memory and it
+will be asked for (`scorer.warming`), then announces that it's ready. Until that is done (etcd may be dead) it says
 NOT_SERVING. Run: a lost lease makes it say NOT_SERVING first and announce itself anew second; it goes on scoring all
-the while. Stop (SIGTERM): it announces that it's draining, so that routers choose others, and says NOT_SERVING; it
+the while. Stop (SIGTERM): it says NOT_SERVING and announces that it's leaving; routers choose it still, while others
+load what it has in memory (`scorer.handover`). Then it announces that it's draining, so that routers choose others; it
 goes on serving until no call has come for half a second or `drain_s` is half over; then it refuses new calls with
 UNAVAILABLE (a router asks the next member), waits for the running ones, withdraws its announcement and closes.
 """
@@ -21,8 +23,9 @@ from registry.etcd import Etcd
 from registry.front import Front, Method
 from registry.health import Health
 from registry.keys import Keys
-from registry.members import Announcement
-from registry.model import Member, MemberState
+from registry.members import Announcement, follow_members
+from registry.model import Member, MemberState, TenantRecord
+from registry.rollout.scorers import ScorerCalls
 from registry.server import listen
 from registry.store_urls import open_store
 from registry.tenant_limits import TenantLimits
@@ -30,13 +33,17 @@ from scorer.cache import ModelCache
 from scorer.config import ScorerConfig, default_id
 from scorer.crash_notes import CrashNotes
 from scorer.disk import DiskTier
+from scorer.handover import hand_over
 from scorer.heartbeat import Heartbeat
 from scorer.in_flight import open_in_flight
 from scorer.loader import Loader
 from scorer.memory_watch import MemoryWatch
+from scorer.neighbours import Neighbours
+from scorer.placing import Placing, placement_part
 from scorer.precaution import Precaution
 from scorer.residency import ResidencyService
 from scorer.service import ScoringService
+from scorer.warming import Warming
 
 SERVICE = "scoremesh.scoring.v1.ScoringService"
 RESIDENCY_SERVICE = "scoremesh.scorer.v1.ResidencyService"
@@ -52,7 +59,7 @@ class Scorer:
 
     def __init__(self, config: ScorerConfig) -> None:
         self._config = config
-        self._draining = False
+        self._announced = self._draining = False
         self._health = Health([SERVICE, RESIDENCY_SERVICE])
         self.front: Front = listen(
             config.listen,
@@ -61,7 +68,7 @@ class Scorer:
             max_message_bytes=config.max_message_bytes * 2,  # a router's batch is larger than one of its requests
         )
         self.member = self._describe()
-        keys = Keys(config.cluster)
+        self._keys = keys = Keys(config.cluster)
         store = open_store(config.store)
         self._etcd = Etcd(
             config.etcd,
@@ -84,9 +91,13 @@ class Scorer:
             on_disk=self._loader.is_on_disk,
         )
         self._memory = MemoryWatch(self._cache, self._loader, config.budget)
-        self._limits = TenantLimits(self._etcd, keys, self._cache.set_limits)
+        self._limits = TenantLimits(self._etcd, keys, self._on_tenant, placement_part)
         self._service = ScoringService(self._catalog, self._cache, self.member.id, self._in_flight)
         self._residency = ResidencyService(self._catalog, self._cache, self._loader, self._service)
+        self._calls = ScorerCalls(self._etcd, keys, tls=config.tls)
+        self._neighbours = Neighbours(self._calls, self.member.id)
+        self._placing = Placing(self._etcd, keys)
+        self._warming = Warming(self._neighbours, self._cache, self._residency, self._placing)
         self._announcement = Announcement(self._etcd, keys, self.member, self._on_announced, ttl_s=config.lease_s)
 
     def _describe(self) -> Member:
@@ -100,6 +111,7 @@ class Scorer:
             pool=config.pool,
             capacity_bytes=config.capacity_bytes,
             incarnation=uuid.uuid4().hex,
+            state=MemberState.WARMING if config.warm_s else MemberState.READY,
         )
 
     @contextlib.asynccontextmanager
@@ -127,19 +139,34 @@ class Scorer:
             tasks.create_task(self._precaution.run())
             tasks.create_task(self._limits.run())
             tasks.create_task(self._memory.run())
+            tasks.create_task(self._follow_members())
+            if self._config.warm_s:
+                tasks.create_task(self._warming.run())
+
+    async def _follow_members(self) -> None:
+        await self._placing.refresh()
+        refill_after_s = self._placing.refill_after_s
+        await follow_members(self._etcd, self._keys, self._warming.see, refill_after_s=refill_after_s)
 
     async def _announce(self) -> None:
         await self._precaution.wait_ready()
         self._announcement.start()
+        if self._config.warm_s:
+            await self._announcement.wait_announced()
+            await self._warming.warm_up(self._config.warm_s)
+            self._announcement.set_state(MemberState.READY)
+            await self._announcement.wait_announced()
+            self._show_health()
 
     async def _drain(self) -> None:
         _log.info("draining")
         self._draining = True
-        self._health.set_ready(False)
-        with contextlib.suppress(EtcdUnavailableError, TimeoutError):
-            async with asyncio.timeout(self._config.drain_s / 4):
-                self._announcement.set_state(MemberState.DRAINING)
-                await self._announcement.wait_announced()
+        self._show_health()
+        self._residency.leave()
+        if self._config.handover_s and self._neighbours.others:
+            await self._tell(MemberState.LEAVING)
+            await hand_over(self._neighbours, self._cache, self._placing, self._config.handover_s)
+        await self._tell(MemberState.DRAINING)
         await self.front.quiet(QUIET_S, self._config.drain_s / 2)
         self.front.refuse_new(f"scorer {self.member.id} is shutting down")
         self._health.end_watches()
@@ -148,8 +175,15 @@ class Scorer:
             async with asyncio.timeout(self._config.drain_s / 4):
                 await self._announcement.withdraw()
 
+    async def _tell(self, state: MemberState) -> None:
+        with contextlib.suppress(EtcdUnavailableError, TimeoutError):
+            async with asyncio.timeout(self._config.drain_s / 8):
+                self._announcement.set_state(state)
+                await self._announcement.wait_announced()
+
     async def _close(self) -> None:
         await self.front.stop()
+        await self._calls.aclose()
         await self._service.aclose()
         await self._residency.aclose()
         await self._announcement.aclose()
@@ -160,7 +194,16 @@ class Scorer:
 
     def _on_announced(self, announced: bool) -> None:
         _log.info("announced as %s" if announced else "%s is no longer announced", self.member.id)
-        self._health.set_ready(announced and not self._draining)
+        self._announced = announced
+        self._show_health()
+
+    def _show_health(self) -> None:
+        is_ready = self._announcement.member.state is MemberState.READY
+        self._health.set_ready(self._announced and is_ready and not self._draining)
+
+    def _on_tenant(self, record: TenantRecord) -> None:
+        self._cache.set_limits(record)
+        self._placing.set_rule(record)
 
     def _on_quarantined(self, packages: set[str]) -> None:
         self._residency.forget(packages)
@@ -173,6 +216,7 @@ def methods(service: ScoringService, residency: ResidencyService) -> list[Method
         Method(f"/{SERVICE}/ScoreBatch", service.score_batch),
         Method(f"/{SERVICE}/StreamScoreBatch", service.stream_score_batch, streaming=True),
         Method(f"/{RESIDENCY_SERVICE}/Prepare", residency.prepare),
+        Method(f"/{RESIDENCY_SERVICE}/ListResident", residency.list_resident),
         Method(f"/{RESIDENCY_SERVICE}/GetRolloutStats", residency.get_rollout_stats),
         Method(f"/{RESIDENCY_SERVICE}/Purge", residency.purge),
     ]

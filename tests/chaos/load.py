@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from client import AsyncClient, ScoreError
+from client import AsyncClient, Residency, ScoreError
 from tests.e2e.cluster import Cluster, wait_until
 from tests.e2e.models import Fresh
 from tests.e2e.raw import PATIENCE_S
@@ -27,6 +27,7 @@ class Load:
         self._stopped = False
         self.failures: list[str] = []
         self.served: Counter[str] = Counter()
+        self.residencies: Counter[Residency] = Counter()
 
     @property
     def answers(self) -> int:
@@ -57,6 +58,7 @@ class Load:
             if scores.values.tobytes() != fresh.expected.tobytes():
                 self.failures.append(f"{fresh.ref} was scored wrongly by {scores.served_by}")
             self.served[scores.served_by] += 1
+            self.residencies[scores.residency] += 1
             await asyncio.sleep(_PAUSE_S)
 
     async def more(self, answers: int) -> Counter[str]:

@@ -264,6 +264,7 @@ async def test_news_of_members_do_not_make_a_draining_router_ready() -> None:
 
 async def test_a_new_announcement_does_not_make_a_draining_scorer_ready(tmp_path: Path) -> None:
     options = ["--store", f"file://{tmp_path}", "--cache-dir", str(tmp_path / "cache"), "--drain-s", "0.4"]
+    options += ["--warm-s", "0"]
     scorer = Scorer(scorer_config.parse(["--listen", "127.0.0.1:0", "--etcd", "127.0.0.1:1", *options]))
     async with scorer.running():
         scorer._on_announced(True)

@@ -18,6 +18,7 @@ from registry import layout
 from registry.artifacts import ArtifactStore
 from registry.errors import DigestMismatchError, ModelUnusableError, ObjectMissingError
 from registry.model import ModelSchema, ModelVersion, Runtime
+from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_COLD, RESIDENCY_DISK
 from scorer import loader
 from scorer.disk import DiskTier
 from scorer.engine import Rows
@@ -36,7 +37,7 @@ class Store:
         self.objects: dict[str, bytes] = {}
         self.held: dict[str, asyncio.Event] = {}
 
-    async def get(self, path: str) -> bytes:
+    async def get(self, path: str, size_bytes: int = 0) -> bytes:
         if path in self.held:
             await self.held[path].wait()
         if path not in self.objects:
@@ -78,6 +79,19 @@ async def test_a_load_that_fails_fetches_nothing_more(bench: Bench) -> None:
     await asyncio.wait(running or {asyncio.create_task(asyncio.sleep(0))})
     assert await bench.loader.purge("acme", ()) == 0
     assert bench.files() == []
+
+
+async def test_a_damaged_file_is_found_after_a_restart_and_fetched_anew(bench: Bench) -> None:
+    path = layout.artifact_path("acme", ARTIFACT)
+    bench.store.objects[path] = DATA
+    await bench.loader._get("acme", ARTIFACT)
+    (bench.folder / "acme" / ARTIFACT).write_bytes(DATA[:500])
+    again = Loader(cast("ArtifactStore", bench.store), DiskTier(bench.folder, 1 << 20))
+    found = await again._get("acme", ARTIFACT, len(DATA))
+    assert (found.data, found.residency) == (DATA, RESIDENCY_COLD)
+    found = await again._get("acme", ARTIFACT, len(DATA))
+    assert (found.data, found.residency) == (DATA, RESIDENCY_DISK)
+    again.close()
 
 
 async def test_the_first_of_two_failures_is_raised(bench: Bench) -> None:
