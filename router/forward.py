@@ -21,7 +21,8 @@ from registry.placement import Placement
 from registry.status import failure_of
 from router.admission import Admission, Gate, Limit, Refusal
 from router.counters import Counters
-from router.item import Item, Sink
+from router.hedger import Hedger
+from router.item import Hedge, Item, Sink
 from router.link import Link
 from router.link_health import LinkHealth
 from router.requests import parse_batch, parse_head
@@ -63,11 +64,16 @@ class Forwarder:
         self._retries = RetryBudget(_RETRY_SHARE, self._loop.time())
         why_none = "the router has not yet learned from etcd which scorers are alive"
         self._table = RouteTable(Placement(()), {}, why_none)
+        self._hedger = Hedger(self._bounded, self._hedge)
         self._on_cancel = self._cancelled
 
     def use(self, table: RouteTable) -> None:
         """Route by this from now on."""
         self._table = table
+
+    def set_hedging(self, tenant: str, wanted: bool) -> None:
+        """Whether a tenant's slow requests are hedged from now on."""
+        (self._hedger.tenants.add if wanted else self._hedger.tenants.discard)(tenant)
 
     # --- calls ---
 
@@ -151,6 +157,8 @@ class Forwarder:
             item.place = place
             item.sent_at = now
             self._bounded.start(way.route, place)
+            if self._hedger.tenants and way.tenant in self._hedger.tenants:
+                self._hedger.plan(item, way.links[place])
         elif not self._send_elsewhere(item, now, way.links[place], within=way.route.owners):
             self._give_up(item, refusal)
 
@@ -180,6 +188,10 @@ class Forwarder:
             return
         if failure is None:
             item.done = True
+            if self._hedger.tenants and item.way.tenant in self._hedger.tenants:
+                self._hedger.learn(item)
+            if item.twin is not None:
+                self._win(item, item.twin)
             self._release(item)
             item.sink.answer(response or b"")
         else:
@@ -187,9 +199,14 @@ class Forwarder:
 
     def _failed(self, item: Item, failure: Failure, sent: bool) -> None:
         link = self._leave(item)
+        if item.is_hedge:
+            self._lose_hedge(item, failure)
+            return
         if failure.code == Code.UNAVAILABLE and link is not None:
             if failure.reason == "SCORER_UNREACHABLE":
                 self._health.failed(link)
+            if item.twin is not None:  # which is still out
+                return
             if self._repeat(item, sent, link):
                 return
         self._give_up(item, failure)
@@ -207,6 +224,33 @@ class Forwarder:
             return False
         self._counters.retries += 1
         return self._send_elsewhere(item, now, link)
+
+    # --- hedges ---
+
+    def _hedge(self, item: Item, place: int) -> None:
+        way = item.way
+        hedge = Hedge(item.payload, item.deadline, item.sink, way, item.gate, self._on_cancel)
+        if way.links[place].submit(hedge) is None:
+            hedge.place, hedge.sent_at = place, self._loop.time()
+            hedge.twin, item.twin = item, hedge
+            self._bounded.start(way.route, place)
+            self._counters.hedges += 1
+
+    def _win(self, item: Item, twin: Item) -> None:
+        """The other attempt isn't needed any more."""
+        self._counters.hedges_won += item.is_hedge
+        item.twin = twin.twin = None
+        twin.cancel()
+
+    def _lose_hedge(self, hedge: Item, failure: Failure) -> None:
+        first, hedge.twin = hedge.twin, None
+        hedge.done = True
+        if first is not None:
+            first.twin = None
+            if first.place < 0 and not first.done:  # it failed before, and this one was its last hope
+                self._give_up(first, failure)
+
+    # --- links ---
 
     def on_answers(self, link: Link, item: Item, count: int) -> None:
         """A message brought `count` answers; `item` is one of them, and stands for all."""
@@ -231,7 +275,7 @@ class Forwarder:
 
     def _move(self, item: Item) -> bool:
         way, place = item.way, item.place
-        if not self._repeat(item, True, way.links[place]):
+        if item.twin is not None or not self._repeat(item, True, way.links[place]):
             return False
         self._bounded.end(way.route, place)
         self._counters.moved += 1
@@ -244,6 +288,8 @@ class Forwarder:
             item.gate.dropped += 1
             self._counters.refused_full += failure.reason == "LINK_FULL"
         item.done = True
+        if item.twin is not None:
+            self._win(item, item.twin)
         self._release(item)
         item.sink.refuse(failure)
 
@@ -261,10 +307,13 @@ class Forwarder:
         if item.place >= 0:
             self._bounded.end(item.way.route, item.place)
             item.place = -1
-        self._admission.release(item.gate)
+        if not item.is_hedge:
+            self._admission.release(item.gate)
 
     def _cancelled(self, item: Item) -> None:
         """The caller has gone, maybe because it has waited for too long."""
         if not item.cold and self._loop.time() >= item.deadline - _LATE_S:
             item.gate.dropped += 1
         self._release(item)
+        if item.twin is not None:
+            self._win(item, item.twin)

@@ -27,8 +27,10 @@ class Item:
     `on_cancel`: told once, if the caller goes before the item is `done`. `withdraw`: set by the batch that carries the
     item; called when the caller has gone. `way`, `place`: where it is now, place -1 for nowhere; `sent_at` since when;
     `tried`: the ids of members where it was before. `cold`: it waits, or waited, for its model to be loaded. `twin`:
-    the same request on another member.
+    the same request on another member, a `Hedge` or what it hedges.
     """
+
+    is_hedge = False
 
     __slots__ = (
         "cold",
@@ -73,3 +75,10 @@ class Item:
         self.on_cancel(self)
         if self.withdraw is not None:
             self.withdraw()
+
+
+class Hedge(Item):
+    """A second attempt beside the first one, its `twin`; it has that one's gate and sink."""
+
+    __slots__ = ()
+    is_hedge = True

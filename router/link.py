@@ -31,6 +31,7 @@ from google.protobuf.message import DecodeError
 from registry.failure import Code, Failure
 from router.channel import Channel, Handle
 from router.choice import LinkLoad
+from router.hedge import Percentile
 from router.item import Item
 from router.outliers import Watched
 from router.retry import RetryPolicy
@@ -207,7 +208,9 @@ class _Lane:
 
 
 class Link:
-    """See the module. `load`, `watched`: what the choice among links knows of it; whoever uses it keeps them."""
+    """See the module. `load`, `watched`: what the choice among links knows of it; whoever uses it keeps them. `p95`: of
+    the times that batches take until something is heard of them.
+    """
 
     def __init__(self, member_id: str, channel: Channel, owner: Owner, policy: RetryPolicy) -> None:
         self.member_id = member_id
@@ -224,7 +227,8 @@ class Link:
         self._out_items = 0
         self._out_bytes = 0
         self._scheduled = False
-        self._watch = StallWatch()
+        self.p95 = Percentile()
+        self._watch = StallWatch(self.p95)
         self._look_timer: asyncio.TimerHandle | None = None
         self._held = 0  # items that wait or are out
 
@@ -324,7 +328,7 @@ class Link:
         lane = self._large if batch.is_large else self._small
         lane.unanswered -= 1
         if answered:
-            self._watch.took(self._loop.time() - batch.sent_at)
+            self.p95.observe(self._loop.time() - batch.sent_at)
         if lane.queue:
             self._schedule()
 
@@ -352,11 +356,6 @@ class Link:
     def stalled(self) -> bool:
         """Whether a stall is on."""
         return self._watch.stalled
-
-    @property
-    def p95_s(self) -> float:
-        """How long the first message of a batch takes, the 95th percentile; 0 before there were any."""
-        return self._watch.p95_s
 
     # --- stalls ---
 

@@ -121,6 +121,7 @@ class Router:
 
     def _on_tenant(self, record: TenantRecord) -> None:
         self._admission.set_tenant(record, asyncio.get_running_loop().time())
+        self._forwarder.set_hedging(record.tenant, record.hedge)
 
     def _on_routers(self, routers: int) -> None:
         self._admission.set_routers(routers, asyncio.get_running_loop().time())

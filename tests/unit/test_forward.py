@@ -17,6 +17,7 @@ from router.admission import Admission
 from router.choice import LinkLoad
 from router.counters import Counters
 from router.forward import Forwarder
+from router.hedge import Percentile
 from router.item import Item
 from router.link import Link
 from router.link_health import LinkHealth
@@ -54,6 +55,7 @@ class FakeLink(Link):
         self.member_id = member_id
         self.load = LinkLoad()
         self.watched = Watched(self.load)
+        self.p95 = Percentile()
         self.items: list[Item] = []
         self.refusal: Failure | None = None
         self.is_reachable = True
@@ -379,3 +381,92 @@ async def test_quotas(bench: Bench) -> None:
     bench.forwarder.score(free := FakeCall(_REQUEST))
     assert free.failure is None
     assert (bench.counters.refused_concurrency, bench.counters.refused_rate) == (1, 2)
+
+
+class Hedged(Bench):
+    """A tenant that hedges, whose model the second replica has answered for, and one request on its first replica."""
+
+    async def begin(self) -> None:
+        self.forwarder.set_hedging("acme", True)
+        self.first, self.second, *_ = self.ranked()
+        self.first.load.weight = 0.0
+        self.forwarder.score(FakeCall(_REQUEST))
+        self.forwarder.on_result(self.second.items.pop(), b"", None)
+        self.first.load.weight = 1.0
+        for link in self.links.values():
+            for _ in range(100):
+                link.p95.observe(0.001)
+        self.call = FakeCall(_REQUEST)
+        self.forwarder.score(self.call)
+        (self.item,) = self.first.items
+
+    async def wait_hedge(self) -> Item:
+        async with asyncio.timeout(20):
+            while not self.second.items:
+                await asyncio.sleep(0.001)
+        return self.second.items[0]
+
+
+async def test_a_hedge_that_is_faster_answers_and_the_first_attempt_is_cancelled() -> None:
+    bench = Hedged()
+    await bench.begin()
+    hedge = await bench.wait_hedge()
+    withdrawn: list[Item] = []
+    bench.item.withdraw = lambda: withdrawn.append(bench.item)
+    bench.forwarder.on_result(hedge, b"hedge", None)
+    assert bench.call.sent == [b"hedge"]
+    assert withdrawn == [bench.item]
+    bench.forwarder.on_result(bench.item, b"late", None)
+    assert bench.call.sent == [b"hedge"]
+    assert bench.idle()
+    assert (bench.counters.hedges, bench.counters.hedges_won) == (1, 1)
+
+
+async def test_a_hedge_that_is_slower_or_fails_is_not_heard_of() -> None:
+    for outcome in (None, _DOWN, Failure(8, "full", "OVERLOADED")):
+        bench = Hedged()
+        await bench.begin()
+        hedge = await bench.wait_hedge()
+        if outcome is not None:
+            bench.forwarder.on_result(hedge, None, outcome)
+            assert (bench.call.sent, bench.call.failure) == ([], None)
+        bench.forwarder.on_result(bench.item, b"first", None)
+        assert bench.call.sent == [b"first"]
+        assert hedge.done
+        assert bench.idle()
+
+
+async def test_a_first_attempt_that_fails_waits_for_its_hedge() -> None:
+    for outcome in (b"hedge", None):
+        bench = Hedged()
+        await bench.begin()
+        hedge = await bench.wait_hedge()
+        bench.forwarder.on_result(bench.item, None, _DOWN)
+        assert (bench.call.sent, bench.call.failure) == ([], None)
+        bench.forwarder.on_result(hedge, outcome, None if outcome else _DOWN)
+        assert (bench.call.sent, bench.call.failure) == (([b"hedge"], None) if outcome else ([], _DOWN))
+        assert bench.idle()
+
+
+async def test_a_caller_that_goes_cancels_both() -> None:
+    bench = Hedged()
+    await bench.begin()
+    hedge = await bench.wait_hedge()
+    assert bench.call.on_cancel is not None
+    bench.call.on_cancel()
+    assert bench.item.done
+    assert hedge.done
+    assert bench.idle()
+
+
+async def test_nobody_is_hedged_who_does_not_ask_or_to_a_member_that_may_be_cold() -> None:
+    bench = Hedged()
+    await bench.begin()
+    bench.forwarder.set_hedging("acme", False)
+    bench.forwarder.score(FakeCall(_REQUEST))
+    other = ScoreRequest(tenant="other", model="m", row_count=1, dense_double=[1.0]).SerializeToString()
+    bench.forwarder.set_hedging("other", True)
+    bench.forwarder.score(FakeCall(other))
+    await bench.wait_hedge()
+    await asyncio.sleep(0.02)
+    assert bench.counters.hedges == 1
