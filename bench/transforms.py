@@ -1,9 +1,9 @@
 """Transform and score, next to scikit-learn's own pipeline: python -m bench.transforms
 
 The demo's two real pipelines, and one that is wide: 20 numbers filled and scaled, 6 ordinal and 4 one-hot text columns
-of 10 categories each (66 inputs), behind it LightGBM of 100 trees. What is compared is fitted, converted and answers the
-same. CPU time, the best of several rounds in which all take turns; `by hand` is what one would write by hand for the
-wide one, over rows as dictionaries, transforming alone.
+of 10 categories each (66 inputs), behind it LightGBM of 100 trees. What is compared is fitted, converted and answers
+the same. CPU time, the best of several rounds in which all take turns; "by hand" is what one would write for the wide
+one, over rows as dictionaries, transforming alone.
 """
 
 from __future__ import annotations
@@ -149,9 +149,8 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     warnings.simplefilter("ignore")  # of scikit-learn and LightGBM on each other's arrays
     print(machine())
-    print(
-        "| pipeline | inputs | rows | transform | by hand | predict | both | scikit-learn | rows/s | its rows/s | ratio |"
-    )
+    names = ("pipeline", "inputs", "rows", "transform", "by hand", "predict", "both", "scikit-learn")
+    print(f"| {' | '.join(names)} | rows/s | its rows/s | ratio |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for bench in (wide(), *demo()):
         compare(bench, rounds)

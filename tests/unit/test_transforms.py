@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -31,6 +32,8 @@ from registry.transforms import TransformSpec, encode_spec
 from scorer.engine import Rows
 from scorer.engines.lightgbm import ENGINE
 from scorer.transforms import SharedTables, Transform, TransformedModel, compile_transform
+from scorer.transforms.compiled import WIDE
+from scorer.transforms.samples import fit_rows
 
 
 def _spec(**parts: Any) -> TransformSpec:
@@ -75,6 +78,11 @@ def _run(spec: TransformSpec, dense: Any, **strings: list[str]) -> np.ndarray:
         ({"columns": [_column("t", {"op": "tokens", "buckets": 20_000})]}, "20000 outputs, at most 10000"),
         ({"columns": [_column("t", {"op": "ordinal", "categories": {"table": "0" * 64}})]}, "publish the list itself"),
         ({"columns": [_column("a")], "format": 2}, "format is 2"),
+        (
+            {"columns": [_column("t", {"op": "tokens", "vocabulary": ["x"], "hash": "murmur3"})]},
+            "hash is for buckets, not for a vocabulary",
+        ),
+        ({"columns": [_column("t", {"op": "tokens", "buckets": 4, "signed": True})]}, "signed needs the hash murmur3"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_named(parts: dict[str, Any], says: str) -> None:
@@ -250,6 +258,71 @@ def test_models_of_one_application_share_their_vocabularies() -> None:
     held.clear()
     gc.collect()
     assert len(shared) == 0
+
+
+def test_who_brings_a_vocabulary_into_memory_pays_for_it() -> None:
+    """Whatever else the steps that use it say: places and weights are held apart."""
+    words = [f"word{number}" for number in range(500)]
+    shared = SharedTables()
+
+    def compiled(**more: Any) -> Transform:
+        step = {"op": "tokens", "vocabulary": words, **more}
+        return compile_transform(_spec(string_columns=["t"], columns=[_column("t", step)]), shared)
+
+    first, second = compiled(idf=[1.0] * 500), compiled(norm="l1", idf=[1.0] * 500)
+    third = compiled(idf=[2.0] * 500)
+    assert first.resident_bytes > 40_000
+    assert second.resident_bytes < 5_000
+    assert 4_000 < third.resident_bytes - second.resident_bytes < 5_000, "its own weights, 8 bytes each"
+    as_categories = {"op": "ordinal", "categories": words}
+    fourth = compile_transform(_spec(string_columns=["t"], columns=[_column("t", as_categories)]), shared)
+    assert fourth.resident_bytes == second.resident_bytes
+    rows = Rows(np.empty((1, 0)), {"t": ["word7 word7 word9"]})
+    del first, second
+    gc.collect()
+    assert np.flatnonzero(third(rows).dense[0]).tolist() == [7, 9], "what others brought stays as long as it's used"
+    assert fourth(Rows(np.empty((1, 0)), {"t": ["word7"]})).dense.tolist() == [[7.0]]
+
+
+def test_wide_rows_are_the_same_whatever_their_number() -> None:
+    """Over `WIDE` outputs even one row is done in numpy, and still says which row was bad."""
+    words = [f"word{number}" for number in range(WIDE)]
+    spec = _spec(
+        string_columns=["t", "c"],
+        columns=[
+            _column("t", {"op": "tokens", "vocabulary": words}),
+            _column("c", {"op": "one_hot", "categories": ["x", "y"], "unknown": "error"}),
+        ],
+    )
+    texts = ["word1 word1", "word399 nothing", ""]
+    together = _run(spec, np.empty((3, 0)), t=texts, c=["x", "y", "x"])
+    assert together.sum() == 2 + 1 + 3
+    for row in range(3):
+        alone = _run(spec, np.empty((1, 0)), t=texts[row : row + 1], c=["xyx"[row]])
+        assert np.array_equal(alone[0], together[row])
+    with pytest.raises(InvalidFeaturesError, match="feature 'c', row 2: the category is unknown"):
+        _run(spec, np.empty((2, 0)), t=texts[:2], c=["x", "z"])
+
+
+def test_the_documented_spec_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "transforms.md").read_text()
+    spec = parse_spec(text.partition("```json\n")[2].partition("```")[0].encode())
+    assert spec.outputs[:3] == ("age", "age?", "income")
+    made = _run(spec, [[math.nan, -5.0]], city=["Basel"], since=["2026-11-24"], note=["not paid, paid"])
+    assert made[0].tolist() == [(40 - 38.2) / 13.1, 1, 0, 0, 0, 1, 2026, 1, 0, 2 / math.sqrt(5), 1 / math.sqrt(5)]
+
+
+def test_made_rows_suit_the_steps() -> None:
+    columns = [
+        _column("kind", {"op": "one_hot", "categories": ["a", "b"], "unknown": "error"}),
+        _column("size", {"op": "ordinal", "categories": [1, 2], "unknown": -1}),
+        _column("when", {"op": "date_parts", "parts": ["year"]}),
+        _column("text", {"op": "tokens", "vocabulary": ["late", "paid"]}),
+    ]
+    spec = _spec(features=["size"], string_columns=["kind", "when", "text"], columns=columns)
+    strings = {name: ["something else"] * 20 for name in spec.string_columns}
+    done = compile_transform(spec, SharedTables())(fit_rows(spec, Rows(np.full((20, 1), 0.5), strings))).dense
+    assert all(len(np.unique(column[~np.isnan(column)])) > 1 for column in done.T)
 
 
 def test_a_model_behind_its_transforms() -> None:
