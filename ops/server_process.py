@@ -28,8 +28,8 @@ from registry.model import Member, MemberState
 from registry.process import PARENT_VARIABLE
 
 START_TIMEOUT_S = 60.0
-# A scorer with workers may take three times its own 10 s to drain, and 5 s more.
-STOP_GRACE_S = 40.0
+# A scorer with workers may take 10 s to hand over, three times its own 10 s to drain, and 5 s more.
+STOP_GRACE_S = 50.0
 _POLL_S = 0.02
 _LISTENING = re.compile(rb"^(?:router|registry) listening on (\S+)$", re.MULTILINE)
 
