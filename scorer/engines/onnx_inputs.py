@@ -101,7 +101,10 @@ def _cut(one: NumericInput, dense: np.ndarray) -> np.ndarray:
         limit = 2.0 if one.dtype.kind == "b" else 2.0 ** (8 * one.dtype.itemsize - 1)
         if not ((values == np.trunc(values)) & (np.abs(values) < limit)).all():  # false for NaN
             raise InvalidFeaturesError(f"input {one.name!r} of the model wants whole numbers below {limit:g}")
-    return np.ascontiguousarray(values, one.dtype)
+    if values.dtype == one.dtype:
+        return np.ascontiguousarray(values)
+    with np.errstate(over="ignore"):  # what is too great for float32 is infinite
+        return np.ascontiguousarray(values, one.dtype)
 
 
 def _check(one: Any) -> None:

@@ -29,6 +29,7 @@ from scorer.engines.xgboost_capi import (
 # Above about 100 us a call gives up the interpreter lock. A row costs 4 us a megabyte of the artifact, and a call 20 us
 # and as much as 17 rows.
 _CALL_ROWS, _SHORT_CALL_BYTES = 17, 20_000_000
+_LEAST_BYTES = 16
 _NOT_INSTALLED = "XGBoost models need the package xgboost-cpu (or xgboost), which isn't installed here"
 
 
@@ -40,6 +41,8 @@ class XGBoostModel:
             self._keeping, self._giving_up = open_api()
         except (ModuleNotFoundError, OSError) as error:
             raise ModelUnusableError(_NOT_INSTALLED) from error
+        if len(artifact) < _LEAST_BYTES:  # the library looks at the first ones without a look at how many there are
+            raise ModelUnusableError("XGBoost can't load the model: it is cut off")
         try:
             self._booster = self._giving_up.load(artifact)
         except XGBoostError as error:
