@@ -33,8 +33,7 @@ class SharedLimit:
             return True
         if self.in_flight >= 2 * self.limit:
             return False
-        active = self._active_weight if partition.in_flight else self._active_weight + partition.weight
-        return partition.in_flight * active < self.limit * partition.weight
+        return partition.in_flight * self._active_weight < self.limit * partition.weight
 
     def start(self, partition: Partition) -> None:
         """It runs."""

@@ -1,7 +1,6 @@
 """A rate with room for bursts. Pure.
 
-Invariant: in any time span of t seconds at most burst + rate * t requests are let through. Time that runs backwards
-gives nothing.
+Invariant: in any time span of t seconds at most burst + rate * t requests are let through. `now` never runs backwards.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ class TokenBucket:
 
     def take(self, now: float) -> bool:
         """Whether one more may go now."""
-        if now > self._at_s:
-            self._tokens = min(self._burst, self._tokens + (now - self._at_s) * self._rate)
-            self._at_s = now
+        self._tokens = min(self._burst, self._tokens + (now - self._at_s) * self._rate)
+        self._at_s = now
         if self._tokens < 1.0:
             self._refused += 1
             return False
@@ -35,7 +33,7 @@ class TokenBucket:
 
     def change(self, rate: float, burst: float, now: float) -> None:
         """Another rate from now on; what was saved up stays, as far as it has room."""
-        self._tokens = min(self._tokens + max(now - self._at_s, 0.0) * self._rate, max(burst, 1.0))
+        self._tokens = min(self._tokens + (now - self._at_s) * self._rate, max(burst, 1.0))
         self._rate, self._burst, self._at_s = rate, max(burst, 1.0), now
 
     @property

@@ -50,7 +50,8 @@ class Warmth:
         return len(self._young.keys() | self._old.keys())
 
     def _renew(self, model: ModelKey) -> dict[str, float]:
+        known = self._old.pop(model, {})
         if len(self._young) >= self._most_models:
             self._old, self._young = self._young, {}
-        known = self._young[model] = self._old.pop(model, {})
+        self._young[model] = known
         return known

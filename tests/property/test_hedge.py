@@ -55,6 +55,14 @@ def test_nothing_is_hedged_before_enough_is_known_or_too_late(latencies: list[fl
         assert at + percentile.seconds <= 100.5
 
 
+def test_a_hedge_that_would_answer_too_late_is_none() -> None:
+    percentile = Percentile()
+    for _ in range(100):
+        percentile.observe(0.3)
+    assert hedge_at(percentile, 100.0, 100.61) == 100.3
+    assert hedge_at(percentile, 100.0, 100.59) is None
+
+
 @given(
     st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 5)), min_size=1, max_size=6),
     st.sets(st.integers(0, 5)),

@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from registry.model import Member, MemberState, ModelRef, TenantRecord
@@ -41,7 +41,7 @@ fleets = st.builds(
     lambda numbers, zones, hosts: [member(n, zones=zones, hosts=hosts, weight=1 + n % 3) for n in numbers],
     st.lists(st.integers(0, 300), min_size=1, max_size=24, unique=True),
     st.integers(1, 4),
-    st.integers(1, 40),
+    st.sampled_from([1, 2, 3, 5, 8, 40]),
 )
 tenants = st.sampled_from([f"tenant-{number}" for number in range(50)])
 sizes = st.integers(1, 6)
@@ -87,6 +87,7 @@ def test_zones_have_as_even_a_part_as_can_be(fleet: list[Member], tenant: str, s
 
 
 @given(fleets, tenants, sizes)
+@example(fleet=[member(number, hosts=3) for number in range(20)], tenant="tenant-1", size=6)
 def test_in_a_zone_hosts_have_as_even_a_part_as_can_be(fleet: list[Member], tenant: str, size: int) -> None:
     parts = Counter(one.host for one in Placement(fleet, shard_size=size).shard(tenant))
     there = Counter(one.host for one in fleet)
@@ -143,16 +144,16 @@ def test_a_member_that_is_down_keeps_its_place_and_is_not_asked(
     assert list(now.candidates(tenant, "m")) == wanted
 
 
-@given(fleets, tenants, sizes, st.data())
+@given(fleets, tenants, sizes, premium_rules, st.data())
 def test_who_drains_has_no_place_and_is_asked_last_by_those_it_was_of(
-    fleet: list[Member], tenant: str, size: int, data: st.DataObject
+    fleet: list[Member], tenant: str, size: int, rules: dict[str, ShardRule], data: st.DataObject
 ) -> None:
     going = data.draw(st.sets(st.sampled_from([one.id for one in fleet])))
     shown = [replace(one, state=MemberState.DRAINING) if one.id in going else one for one in fleet]
-    rest = Placement([one for one in fleet if one.id not in going], shard_size=size)
-    candidates = Placement(shown, shard_size=size).candidates(tenant, "m")
+    rest = Placement([one for one in fleet if one.id not in going], shard_size=size, rules=rules)
+    candidates = Placement(shown, shard_size=size, rules=rules).candidates(tenant, "m")
     assert candidates[: len(rest.shard(tenant))] == rest.candidates(tenant, "m")
-    before = ids(Placement(fleet, shard_size=size).shard(tenant))
+    before = ids(Placement(fleet, shard_size=size, rules=rules).shard(tenant))
     assert ids(candidates[len(rest.shard(tenant)) :]) == going & before
 
 
@@ -244,6 +245,24 @@ def test_where_there_are_too_many_premium_tenants_they_share_one_more() -> None:
     assert 1 <= max(overlaps(placement, rules)) <= 3
     unbounded = overlaps(Placement(fleet_of(8), shard_size=4), rules)
     assert sum(overlaps(placement, rules)) <= sum(unbounded)
+
+
+def test_premium_tenants_share_as_little_as_is_left() -> None:
+    """Three take all of 12 members; a fourth one takes one of each, and then a second one of somebody."""
+    first = {f"p{n}": ShardRule(4, premium=True, since="a") for n in range(3)}
+    for n in range(20):
+        placement = Placement(fleet_of(12), replicas=1, rules={**first, f"q{n}": ShardRule(4, True, "", "b")})
+        own = ids(placement.shard(f"q{n}"))
+        assert sorted(len(own & ids(placement.shard(other))) for other in first) == [1, 1, 2]
+
+
+def test_of_a_premium_tenant_those_that_drain_are_known_too() -> None:
+    rules = {f"p{n}": ShardRule(4, premium=True, since=f"{n:03}") for n in range(12)}
+    fleet = fleet_of(16)
+    before = Placement(fleet, rules=rules)
+    for gone in before.shard("p11"):
+        shown = [replace(one, state=MemberState.DRAINING) if one == gone else one for one in fleet]
+        assert Placement(shown, rules=rules).candidates("p11", "m")[-1].id == gone.id
 
 
 @given(fleets, premium_rules, tenants)

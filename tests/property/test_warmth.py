@@ -50,3 +50,12 @@ def test_what_was_learnt_last_is_kept() -> None:
         warmth.learn(MODELS[0], "s1", 0.0)
     assert [model for model in MODELS if warmth.is_warm(model, "s1", 0.0)][-3:] == MODELS[-3:]
     assert warmth.is_warm(MODELS[0], "s1", 0.0)
+
+
+def test_a_model_that_is_asked_for_keeps_all_its_members() -> None:
+    warmth = Warmth(most_models=1)
+    warmth.learn(MODELS[0], "s1", 0.0)
+    warmth.learn(MODELS[0], "s2", 1.0)
+    warmth.learn(MODELS[1], "s1", 2.0)
+    warmth.learn(MODELS[0], "s1", 3.0)
+    assert warmth.is_warm(MODELS[0], "s2", 4.0)
