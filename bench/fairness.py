@@ -1,10 +1,11 @@
 """What one tenant's cold traffic does to the others: python -m bench.fairness
 
-One scorer process, and three tenants with a working set that fits into its memory and now and then a request for a model
-outside of it. Beside them a fourth tenant asks, as fast as it gets answers, for one model after the other of ten times
-as many as fit. Their requests come at random times of a fixed rate, whether answers come or not, and are timed from when
-they were due. Measured in turn, each on a process of its own that begins empty: a plain scorer (least recently used,
-first come first served; `bench.plain_loads`), the scorer, and the scorer with the working sets guaranteed.
+One scorer process, and three tenants with a working set that fits into its memory and now and then a request for a
+model outside of it. Beside them a fourth tenant asks, as fast as it gets answers, for one model after the other of ten
+times as many as fit. The requests of the three come at random times of a fixed rate, whether answers come or not, and
+are timed from when they were due. Measured in turn, each on a process of its own that begins empty: a plain scorer
+(least recently used, first come first served; `bench.plain_loads`), the scorer, and the scorer with the working sets
+guaranteed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import multiprocessing
 import multiprocessing.synchronize
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -25,14 +26,14 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from bench.crowd import FEATURES, Base, publish_copies
+from bench.crowd import Crowd, publish_copies, request_of
 from bench.registry_common import machine
 from ops.local_cluster import LocalCluster
 from ops.server_process import ScorerProcess
 from registry.keys import encode
 from registry.model import ModelRef, TenantRecord
 from registry.process import end_with
-from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest, ScoreResponse
+from scoremesh.scoring.v1.scoring_pb2 import ScoreResponse
 
 _METHOD = "/scoremesh.scoring.v1.ScoringService/Score"
 _TREES = 100
@@ -56,12 +57,6 @@ class Answer(NamedTuple):
     is_hot: bool
 
 
-def request_of(ref: ModelRef) -> bytes:
-    return ScoreRequest(
-        tenant=ref.tenant, model=ref.model, row_count=1, dense_double=np.zeros(FEATURES)
-    ).SerializeToString()
-
-
 def refs_of(tenant: str, count: int) -> list[ModelRef]:
     return [ModelRef(tenant, f"m{number:04}") for number in range(count)]
 
@@ -69,7 +64,9 @@ def refs_of(tenant: str, count: int) -> list[ModelRef]:
 async def ask(call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes], ref: ModelRef) -> int:
     """The residency that was answered; 0 for a failure."""
     try:
-        return int(ScoreResponse.FromString(await call(request_of(ref), timeout=_DEADLINE_S)).residency)
+        return int(
+            ScoreResponse.FromString(await call(request_of(ref).SerializeToString(), timeout=_DEADLINE_S)).residency
+        )
     except grpc.aio.AioRpcError:
         return 0
 
@@ -135,14 +132,13 @@ def greedy(address: str) -> Iterator[Sequence[int]]:
 
 
 @asynccontextmanager
-async def scorer_of(cluster: LocalCluster, policy: str, number: int):  # type: ignore[no-untyped-def]
-    """A scorer that begins empty; what is guaranteed is in etcd while it runs."""
+async def scorer_of(cluster: LocalCluster, policy: str, number: int) -> AsyncIterator[str]:
+    """The address of a scorer that begins empty; what is guaranteed is in etcd while it runs."""
     name = f"{policy.split(maxsplit=1)[0].strip(',')}-{number}"
     arguments = ["--etcd", ",".join(cluster.etcd_endpoints), "--store", cluster.store_url]
     arguments += ["--capacity-mib", f"{_FIT * _MODEL_KIB / 1024}", "--cache-dir", str(cluster.directory / name)]
-    scorer = ScorerProcess(name, arguments, cluster.directory / f"{name}.log", cluster.etcd, cluster.keys)
-    if policy == PLAIN:
-        scorer._argv[scorer._argv.index("scorer")] = "bench.plain_loads"
+    log, module = cluster.directory / f"{name}.log", "bench.plain_loads" if policy == PLAIN else "scorer"
+    scorer = ScorerProcess(name, arguments, log, cluster.etcd, cluster.keys, module=module)
     for tenant in _TENANTS:
         guaranteed = _HOT * _MODEL_KIB * 1024 if policy == GUARANTEED else 0
         await cluster.etcd.put(
@@ -175,13 +171,14 @@ async def measure(cluster: LocalCluster, policy: str, rate: float, seconds: floa
 
 
 def summary(answers: Sequence[Answer]) -> dict[str, float]:
-    """Hit rate of the working sets, and milliseconds of requests that found their model in memory, and of those that had to
-    wait for it.
+    """Hit rate of the working sets, and milliseconds of requests that found their model in memory, and of those that
+    had to wait for it.
     """
     hot = [answer for answer in answers if answer.is_hot and answer.residency]
     found = {"requests": len(answers), "failed": sum(not answer.residency for answer in answers)}
     found["hit_rate"] = sum(answer.residency == 1 for answer in hot) / max(1, len(hot))
     for name, some in (
+        ("all", hot),
         ("warm", [answer for answer in answers if answer.residency == 1]),
         ("cold", [answer for answer in answers if answer.residency > 1]),
     ):
@@ -195,18 +192,19 @@ def summary(answers: Sequence[Answer]) -> dict[str, float]:
 
 def table(found: Sequence[dict[str, object]]) -> str:
     """As markdown."""
-    lines = [
-        "| scorer | greedy tenant | working sets in memory | warm p50 | warm p99 | cold p50 | cold p99 | failed | its loads |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    columns = ["working sets in memory", "p50", "p99", "warm p50", "warm p99", "cold p50", "cold p99", "failed"]
+    lines = [f"| scorer | greedy tenant | {' | '.join(columns)} | its loads |", "| --- | --- |" + " ---: |" * 9]
     for each in found:
         for what in ("alone", "beside"):
             s: dict[str, float] = each[what]  # type: ignore[assignment]
             loads = f"{each['greedy answers/s']:.0f}/s" if what == "beside" else "-"
-            times = " | ".join(f"{s[f'{warmth}_{q}_ms']:.2f} ms" for warmth in ("warm", "cold") for q in ("p50", "p99"))
+            times = " | ".join(
+                f"{s[f'{warmth}_{q}_ms']:.2f} ms" for warmth in ("all", "warm", "cold") for q in ("p50", "p99")
+            )
+            at_work = "at work" if what == "beside" else "none"
             lines.append(
-                f"| {each['policy']} | {'at work' if what == 'beside' else 'none'} | {s['hit_rate'] * 100:.1f} % | {times}"
-                f" | {s['failed']:.0f} of {s['requests']:.0f} | {loads} |"
+                f"| {each['policy']} | {at_work} | {s['hit_rate'] * 100:.1f} % | {times} "
+                f"| {s['failed']:.0f} of {s['requests']:.0f} | {loads} |"
             )
     return "\n".join(lines)
 
@@ -214,9 +212,8 @@ def table(found: Sequence[dict[str, object]]) -> str:
 async def run(rate: float, seconds: float, directory: Path) -> list[dict[str, object]]:
     """Publish, and measure one after the other."""
     async with LocalCluster(directory / "cluster", scorers=0, routers=0) as cluster:
-        base = Base(_TREES)
         refs = [ref for tenant in _TENANTS for ref in refs_of(tenant, _HOT + _COLD)] + refs_of(_GREEDY, _CYCLE)
-        await publish_copies(cluster, base, refs, directory)
+        await publish_copies(cluster, Crowd(_TREES), refs, directory)
         policies = (PLAIN, FAIR, GUARANTEED)
         return [await measure(cluster, policy, rate, seconds, place) for place, policy in enumerate(policies)]
 

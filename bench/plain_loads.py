@@ -59,9 +59,10 @@ class LeastRecentlyUsed:
         self._nbytes[key] = nbytes
         return [resident for each in victims if (resident := self.remove(each)) is not None]
 
-    def fill(self, key: str, value: Resident, nbytes: int, **_cost: object) -> list[Resident]:
+    def missed(self, _key: str) -> None: ...
+
+    def fill(self, key: str, value: Resident, nbytes: int, **_cost: object) -> None:
         self._values[key], self._nbytes[key] = value, nbytes
-        return []
 
     def remove(self, key: str) -> Resident | None:
         del self._nbytes[key]
@@ -100,23 +101,31 @@ class FirstComeFirstServed:
     def __init__(self, _at_once: int) -> None:
         self._queued: deque[str] = deque()
         self._begun: set[str] = set()
+        self._parked: set[str] = set()
 
     def __contains__(self, package: str) -> bool:
         return package in self._queued
-
-    def has_begun(self, package: str) -> bool:
-        return package in self._begun
 
     def push(self, package: str, *_cost: object, **_priority: object) -> list[str]:
         self._queued.append(package)
         return self._begin()
 
-    def finish(self, package: str, _took_us: float) -> list[str]:
+    def finish(self, package: str, _took_us: float = 0.0) -> list[str]:
         self._begun.discard(package)
+        self._parked.discard(package)
+        if package in self._queued:
+            self._queued.remove(package)
         return self._begin()
 
-    def remove(self, package: str) -> None:
-        self._queued.remove(package)
+    def park(self, package: str) -> list[str]:
+        self._begun.remove(package)
+        self._parked.add(package)
+        return self._begin()
+
+    def unpark(self, package: str) -> list[str]:
+        self._parked.remove(package)
+        self._queued.appendleft(package)
+        return self._begin()
 
     def upgrade(self, _package: str) -> list[str]:
         return []
