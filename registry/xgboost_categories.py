@@ -1,8 +1,8 @@
 """Which values the categories of an XGBoost model have. Pure.
 
 Contract: since 3.1 XGBoost notes the values of a data frame's categorical columns, as texts or as numbers. Where there
-is no such note, or it can't be understood, there are no values: they tell callers what a code means, and no prediction
-depends on them, as a scorer takes codes.
+is no such note, or it can't be understood (XGBoost 3.2 cuts texts that aren't ASCII), there are no
+values: they tell callers what a code means, and no prediction depends on them, as a scorer takes codes.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ def _values(stored: object) -> tuple[str, ...]:
         return ()
     bounds = offsets.tolist()
     rising = all(a <= b for a, b in pairwise(bounds))
-    if not bounds or not rising or bounds[0] or bounds[-1] > len(values) or ((values < -128) | (values > 255)).any():
+    is_ascii = ((values >= 0) & (values < 128)).all()
+    if not bounds or not rising or bounds[0] or bounds[-1] != len(values) or not is_ascii:
         return ()
-    text = (values.astype(np.int64) & 0xFF).astype(np.uint8).tobytes()
-    return _unique(tuple(text[a:b].decode(errors="replace") for a, b in pairwise(bounds)))
+    text = values.astype(np.uint8).tobytes().decode("ascii")
+    return _unique(tuple(text[start:end] for start, end in pairwise(bounds)))
 
 
 def _unique(values: tuple[str, ...]) -> tuple[str, ...]:

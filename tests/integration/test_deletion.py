@@ -85,6 +85,28 @@ async def test_a_version_goes_with_what_nobody_else_needs(world: World) -> None:
     assert second.version == "2"
 
 
+async def test_what_explains_a_version_goes_with_it(file_world: World) -> None:
+    world = file_world
+
+    async def annotating_admit(offer: Offer) -> Admitted:
+        return (await rewriting_admit(offer))._replace(annotated=offer.data + b" annotated")
+
+    kept = await world.publish(REF, "b", "live")
+    explaining = publisher(world.store, world.etcd, world.keys, annotating_admit)
+    gone = await explaining.publish(model_file(world.folder, "a"), REF, aliases=())
+    annotated = gone.to_annotated()
+    assert annotated is not None
+    assert await world.store.get(artifact_path("acme", annotated.artifact)) == b"\x08\x08\x12\x04testa annotated"
+    assert annotated.artifact_bytes == len(b"\x08\x08\x12\x04testa annotated")
+    assert kept.to_annotated() is None
+    log = PurgeLog()
+    await delete_version(world.ledger, REF, gone.version, purge=log)
+    assert not await world.store.exists(artifact_path("acme", annotated.artifact))
+    packages = sorted([gone.to_version().package, annotated.package])
+    assert log.asked == [("", packages, sorted([gone.artifact, gone.annotated]))]
+    await check_synced(world.store, world.etcd, world.keys, REF)
+
+
 async def test_bytes_that_another_version_needs_stay(world: World) -> None:
     mine, twin, theirs = [await world.publish(ref, "same") for ref in (REF, OTHER, ModelRef("umbrella", "fraud"))]
     log = PurgeLog()

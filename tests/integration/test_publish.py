@@ -85,6 +85,8 @@ async def test_a_real_model_is_probed_and_published(
     assert await store.get(artifact_path("acme", manifest.source)) == path.read_bytes()
     assert len(await store.get(artifact_path("acme", manifest.artifact))) == manifest.artifact_bytes
     assert len((await Library(store).read_schema("acme", manifest.schema)).features) == 3
+    assert len(await store.get(artifact_path("acme", manifest.annotated))) == manifest.annotated_bytes
+    assert manifest.annotated_bytes > manifest.artifact_bytes
     assert manifest.resident_bytes > 0
     record = await check_synced(store, etcd, keys, REF)
     assert record == ModelRecord(1, {"live": manifest.to_version()})
