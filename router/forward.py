@@ -29,7 +29,7 @@ from router.requests import parse_batch, parse_head
 from router.retry import RetryPolicy
 from router.retry_budget import RetryBudget
 from router.route_table import RouteTable
-from router.sinks import CallSink, ItemSink, Results, StreamedResults
+from router.sinks import ItemSink, Results, StreamedResults
 from scoremesh.forwarding.v1.forwarding_pb2 import RawBatch
 
 _REFUSED = {
@@ -65,6 +65,7 @@ class Forwarder:
         why_none = "the router has not yet learned from etcd which scorers are alive"
         self._table = RouteTable(Placement(()), {}, why_none)
         self._hedger = Hedger(self._bounded, self._hedge)
+        self._hedging = self._hedger.tenants
         self._on_cancel = self._cancelled
 
     def use(self, table: RouteTable) -> None:
@@ -73,7 +74,7 @@ class Forwarder:
 
     def set_hedging(self, tenant: str, wanted: bool) -> None:
         """Whether a tenant's slow requests are hedged from now on."""
-        (self._hedger.tenants.add if wanted else self._hedger.tenants.discard)(tenant)
+        (self._hedging.add if wanted else self._hedging.discard)(tenant)
 
     # --- calls ---
 
@@ -81,9 +82,7 @@ class Forwarder:
         """ScoringService.Score."""
         now = self._loop.time()
         deadline = call.deadline
-        item = self._admit(
-            call.payload, deadline if deadline != inf else now + self._default_timeout_s, CallSink(call), now
-        )
+        item = self._admit(call.payload, deadline if deadline != inf else now + self._default_timeout_s, call, now)
         if item is not None:
             call.on_cancel = item.cancel
             self._send(item, now)
@@ -124,21 +123,21 @@ class Forwarder:
         try:
             head = parse_head(payload)
         except InvalidRequestError as error:
-            sink.refuse(failure_of(error))
+            sink.fail(failure_of(error))
             return None
         if deadline <= now:
-            sink.refuse(failure_of(DeadlineError("the deadline had passed when the router read the request")))
+            sink.fail(failure_of(DeadlineError("the deadline had passed when the router read the request")))
             return None
         tenant = head.tenant
         gate = self._admission.admit(tenant, now)
         if not isinstance(gate, Gate):
-            sink.refuse(self._refusal(gate))
+            sink.fail(self._refusal(gate))
             return None
         way = self._table.find(tenant, head.model)
         if way is None:
             self._admission.release(gate)
             self._counters.unreachable += 1
-            sink.refuse(failure_of(NoScorerError(self._table.why_none)))
+            sink.fail(failure_of(NoScorerError(self._table.why_none)))
             return None
         self._retries.requests += 1
         return Item(payload, deadline, sink, way, gate, self._on_cancel)
@@ -157,7 +156,7 @@ class Forwarder:
             item.place = place
             item.sent_at = now
             self._bounded.start(way.route, place)
-            if self._hedger.tenants and way.tenant in self._hedger.tenants:
+            if self._hedging and way.tenant in self._hedging:
                 self._hedger.plan(item, way.links[place])
         elif not self._send_elsewhere(item, now, way.links[place], within=way.route.owners):
             self._give_up(item, refusal)
@@ -188,12 +187,12 @@ class Forwarder:
             return
         if failure is None:
             item.done = True
-            if self._hedger.tenants and item.way.tenant in self._hedger.tenants:
+            if self._hedging and item.way.tenant in self._hedging:
                 self._hedger.learn(item)
             if item.twin is not None:
                 self._win(item, item.twin)
             self._release(item)
-            item.sink.answer(response or b"")
+            item.sink.respond(response or b"")
         else:
             self._failed(item, failure, sent)
 
@@ -291,7 +290,7 @@ class Forwarder:
         if item.twin is not None:
             self._win(item, item.twin)
         self._release(item)
-        item.sink.refuse(failure)
+        item.sink.fail(failure)
 
     def _leave(self, item: Item) -> Link | None:
         """It's on no link any more; returns where it was."""

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """Who gets the answer of an item."""
+    """Who gets the answer of an item; a call of a front is one."""
 
-    def answer(self, response: bytes) -> None:
+    def respond(self, payload: bytes) -> None:
         """A serialized ScoreResponse."""
 
-    def refuse(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> None:
         """The item failed."""
 
 

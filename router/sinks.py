@@ -1,4 +1,4 @@
-"""Who gets the answers of items: a call, or a place in the results of a batch. See `router.item.Sink`."""
+"""The places of items in the results of a batch. See `router.item.Sink`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,6 @@ import asyncio
 from registry.failure import Failure
 from registry.front import Call
 from scoremesh.forwarding.v1.forwarding_pb2 import RawResult, RawResults
-
-
-class CallSink:
-    """The sink of a Score call: its one item is the whole answer."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    def answer(self, response: bytes) -> None:
-        self._call.respond(response)
-
-    def refuse(self, failure: Failure) -> None:
-        self._call.fail(failure)
 
 
 class Results:
@@ -71,10 +56,10 @@ class ItemSink:
         self._results = results
         self._index = index
 
-    def answer(self, response: bytes) -> None:
-        self._results.put(self._index, RawResult(index=self._index, response=response))
+    def respond(self, payload: bytes) -> None:
+        self._results.put(self._index, RawResult(index=self._index, response=payload))
 
-    def refuse(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> None:
         code, message, reason, retry_after_ms = failure
         result = RawResult(index=self._index, code=code, message=message, reason=reason, retry_after_ms=retry_after_ms)
         self._results.put(self._index, result)

@@ -19,10 +19,10 @@ from tests.fault_proxy import FaultProxy
 
 
 class _Sink:
-    def answer(self, _response: bytes) -> None:
+    def respond(self, _payload: bytes) -> None:
         raise AssertionError("a link answers through on_result")
 
-    def refuse(self, _failure: Failure) -> None:
+    def fail(self, _failure: Failure) -> None:
         raise AssertionError("a link answers through on_result")
 
 
