@@ -23,8 +23,12 @@ async def hand_over(neighbours: Neighbours, cache: ModelCache, placing: Placing,
     others = neighbours.others
     held = [Held(ref, version, demand) for version, ref, demand in cache.hottest(_MOST_MODELS) if ref is not None]
     then = placing.place(settled(member for member in neighbours.view.placed if member.id != neighbours.me))
-    handed = {member: models for member, models in to_hand_over(held, then).items() if member in others}
-    giving = [asyncio.create_task(neighbours.give(others[each], models, limit_s)) for each, models in handed.items()]
+    handed = await asyncio.to_thread(to_hand_over, held, then)  # takes some microseconds a model
+    giving = [
+        asyncio.create_task(neighbours.give(others[member], models, limit_s))
+        for member, models in handed.items()
+        if member in others
+    ]
     if not giving:
         return
     try:

@@ -2,7 +2,8 @@
 
 Contract: nobody is waited for longer than the caller says; one that fails or is silent counts as one that has nothing,
 and is named in the log. All lists of one round together have at most about `_MODELS` models, the hottest of each
-member, so that a round costs the same in a small and in a large cluster.
+member, so that a round costs the same in a small and in a large cluster. What takes more than a moment is done on
+another thread: this one scores.
 """
 
 from __future__ import annotations
@@ -44,16 +45,18 @@ class Neighbours:
 
     async def resident_lists(self, timeout_s: float) -> list[list[Held]]:
         """What each of the others has in memory."""
-        await self._calls.prune(self.view.members.values())
         others = self.others
         limit = max(_LEAST_MODELS, _MODELS // max(1, len(others)))
-        return await asyncio.gather(*(self._list(member, limit, timeout_s) for member in others.values()))
+        try:
+            return await asyncio.gather(*(self._list(member, limit, timeout_s) for member in others.values()))
+        finally:
+            await self._calls.prune(())  # It's rare, and connections of all to all would be many.
 
     async def _list(self, member: Member, limit: int, timeout_s: float) -> list[Held]:
         request = pb.ListResidentRequest(limit=limit)
         reply = await self._calls.ask_member(member, LIST_RESIDENT, request, timeout_s)
         if isinstance(reply, Answered):
-            return list(_held(reply.answer.models))
+            return await asyncio.to_thread(lambda: list(_held(reply.answer.models)))
         _log.warning("member %s doesn't say what it has in memory: %s", member.id, type(reply).__name__)
         return []
 

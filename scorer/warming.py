@@ -96,7 +96,7 @@ class Warming:
     async def _warm(self, now: Placement, members: Sequence[Member], room_bytes: int, at_once: int) -> None:
         lists = await self._neighbours.resident_lists(_ASK_S)
         then = self._placing.place(settled(members))
-        wanted = to_warm(lists, now, then, self._neighbours.me, room_bytes)
+        wanted = await asyncio.to_thread(to_warm, lists, now, then, self._neighbours.me, room_bytes)
         with contextlib.suppress(OverloadedError):
             await for_each(wanted, self._load, at_once)
 

@@ -95,11 +95,12 @@ class FaultProxy:
         }
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
+        finally:  # Nothing may be left over if we are cancelled here once more.
+            for end in (writer, back):
+                _reset(end)
             for pump in pumps:
                 pump.cancel()
             await asyncio.wait(pumps)
-            _reset(back)
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, faults: Faults) -> None:

@@ -1,4 +1,4 @@
-"""Real etcd servers of both versions, a client, and a TCP proxy that can mute, cut and refuse connections."""
+"""Real etcd servers of both versions, a client, and TCP proxies that do to connections what networks do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from ops.etcd_server import EtcdServer, find_binary
 from registry.etcd import Etcd
 from registry.keys import Keys
+from tests.fault_proxy import FaultProxy, fault_proxy
 
 # A lone node elects itself after one election timeout, so a short one makes starts quick.
 FAST = ("--heartbeat-interval", "50", "--election-timeout", "500")
@@ -99,78 +101,7 @@ def wait_until() -> WaitUntil:
     return wait
 
 
-class TcpProxy:
-    """Forwards connections to `target`. `muted`: swallows what the target answers. `refusing`: closes new
-    connections at once. `cut` ends all connections, so that both take hold."""
-
-    def __init__(self, target: str) -> None:
-        self._host, _, port = target.rpartition(":")
-        self._port = int(port)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.muted = self.refusing = False
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.endpoint = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def cut(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def aclose(self) -> None:
-        self._server.close()
-        await self.cut()
-        await self._server.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: writer.transport.abort())  # also when it was cancelled before it began
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers = [writer]
-        try:
-            if not self.refusing:
-                there, back = await asyncio.open_connection(self._host, self._port)
-                writers.append(back)
-                pumps = {asyncio.create_task(_pump(reader, back, lambda: False))}
-                pumps.add(asyncio.create_task(_pump(there, writer, lambda: self.muted)))
-                try:
-                    await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for pump in pumps:
-                        pump.cancel()
-                    await asyncio.wait(pumps)
-        except OSError:
-            pass
-        finally:
-            for each in writers:
-                each.transport.abort()
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, muted: Callable[[], bool]) -> None:
-    try:
-        while data := await source.read(65536):
-            if not muted():
-                sink.write(data)
-                await sink.drain()
-    except OSError:
-        return
-
-
 @pytest.fixture
-async def make_proxy() -> AsyncIterator[Callable[[str], Awaitable[TcpProxy]]]:
-    made: list[TcpProxy] = []
-
-    async def make(target: str) -> TcpProxy:
-        proxy = TcpProxy(target)
-        await proxy.start()
-        made.append(proxy)
-        return proxy
-
-    yield make
-    for proxy in made:
-        await proxy.aclose()
+async def make_proxy() -> AsyncIterator[Callable[[str], Awaitable[FaultProxy]]]:
+    async with AsyncExitStack() as made:
+        yield lambda target: made.enter_async_context(fault_proxy(target))

@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
 
 import pytest
 
@@ -13,9 +12,10 @@ from registry.errors import ConflictError, EtcdHistoryGoneError, EtcdLeaseLostEr
 from registry.etcd import Etcd, KeyValue
 from registry.etcd_watch import Changed, Listed
 from registry.keys import Keys
+from tests.fault_proxy import FaultProxy
 
 Crash = Callable[[EtcdServer], Awaitable[None]]
-MakeProxy = Callable[[str], Awaitable[Any]]
+MakeProxy = Callable[[str], Awaitable[FaultProxy]]
 
 
 async def test_what_is_put_can_be_read_and_deleted(etcd: Etcd, keys: Keys) -> None:
@@ -115,10 +115,10 @@ async def test_concurrent_increments_are_all_counted(etcd: Etcd, keys: Keys) -> 
 async def test_a_swap_whose_answer_was_lost_counts_as_done(etcd: Etcd, keys: Keys, make_proxy: MakeProxy) -> None:
     key, value = keys.member("m1"), uuid.uuid4().bytes
     proxy = await make_proxy(etcd.endpoints.current.address)
-    torn = Etcd([proxy.endpoint, etcd.endpoints.current.address], timeout_s=0.5)
+    torn = Etcd([proxy.address, etcd.endpoints.current.address], timeout_s=0.5)
     try:
         await torn.get(key)  # the connection stands
-        proxy.muted = True
+        proxy.down.dropping = True
         swap = await torn.compare_and_swap(key, value, 0)
     finally:
         await torn.aclose()
@@ -130,18 +130,18 @@ async def test_a_swap_whose_answer_was_lost_counts_as_done(etcd: Etcd, keys: Key
 async def test_a_lost_answer_and_a_foreign_write_is_a_conflict(etcd: Etcd, keys: Keys, make_proxy: MakeProxy) -> None:
     key = keys.member("m1")
     proxy = await make_proxy(etcd.endpoints.current.address)
-    torn = Etcd([proxy.endpoint], timeout_s=0.5, retry_s=30)
+    torn = Etcd([proxy.address], timeout_s=0.5, retry_s=30)
     try:
         await torn.get(key)
-        proxy.muted = True
+        proxy.down.dropping = True
         swapping = asyncio.create_task(torn.compare_and_swap(key, b"mine", 0))
         async with aclosing(etcd.watch(key)) as watch:
             while not (step := await anext(watch))[1]:  # a listing without the key
                 pass
         assert isinstance(step, Listed | Changed)
         await etcd.put(key, b"foreign")
-        proxy.muted = False
-        await proxy.cut()
+        proxy.down.dropping = False
+        await proxy.reset_all()
         with pytest.raises(ConflictError):
             await swapping
     finally:
@@ -168,9 +168,9 @@ async def test_dead_endpoints_are_named(keys: Keys) -> None:
 
 async def test_a_dead_and_a_silent_endpoint_are_passed_over(etcd: Etcd, keys: Keys, make_proxy: MakeProxy) -> None:
     silent = await make_proxy(etcd.endpoints.current.address)
-    silent.muted = True
+    silent.down.dropping = True
     dead = f"127.0.0.1:{free_port()}"
-    client = Etcd([dead, silent.endpoint, etcd.endpoints.current.address], timeout_s=0.5)
+    client = Etcd([dead, silent.address, etcd.endpoints.current.address], timeout_s=0.5)
     try:
         await client.put(keys.member("m1"), b"v")
         assert (await client.status()).endpoint == etcd.endpoints.current.address

@@ -3,17 +3,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
 
 from ops.etcd_server import EtcdServer
 from registry.etcd import Etcd
 from registry.etcd_lease import Lease
 from registry.etcd_watch import Changed, Deleted
 from registry.keys import Keys
+from tests.fault_proxy import FaultProxy
 
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 Crash = Callable[[EtcdServer], Awaitable[None]]
-MakeProxy = Callable[[str], Awaitable[Any]]
+MakeProxy = Callable[[str], Awaitable[FaultProxy]]
 
 
 async def test_a_lease_is_kept_and_revoked(etcd: Etcd, keys: Keys, wait_until: WaitUntil) -> None:
@@ -76,10 +76,10 @@ async def test_a_silent_node_is_left_before_the_lease_ends(
 ) -> None:
     clock = asyncio.get_running_loop().time
     proxy = await make_proxy(etcd.endpoints.current.address)
-    client = Etcd([proxy.endpoint, etcd.endpoints.current.address])
+    client = Etcd([proxy.address, etcd.endpoints.current.address])
     try:
         lease = await Lease.grant(client, 3.0)
-        proxy.muted = True
+        proxy.down.dropping = True
         well_past = clock() + 1.5 * lease.ttl_s
         await wait_until(lambda: clock() > well_past)
         assert not lease.lost.is_set()

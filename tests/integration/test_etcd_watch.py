@@ -9,10 +9,11 @@ from ops.etcd_server import EtcdServer
 from registry.etcd import Etcd
 from registry.etcd_watch import Changed, Deleted, Gap, Listed, Put
 from registry.keys import Keys
+from tests.fault_proxy import FaultProxy
 
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 Crash = Callable[[EtcdServer], Awaitable[None]]
-MakeProxy = Callable[[str], Awaitable[Any]]
+MakeProxy = Callable[[str], Awaitable[FaultProxy]]
 
 
 async def take_changes(watch: AsyncGenerator[Any, None], count: int) -> list[Put | Deleted]:
@@ -72,12 +73,12 @@ async def test_a_gap_stands_for_the_state_when_it_is_not_wanted(etcd: Etcd, keys
 async def test_a_large_burst_comes_in_order(etcd: Etcd, keys: Keys, make_proxy: MakeProxy) -> None:
     """2 MB of events that are waiting at a reconnect make etcd split its answers."""
     proxy = await make_proxy(etcd.endpoints.current.address)
-    client = Etcd([proxy.endpoint])
+    client = Etcd([proxy.address])
     try:
         async with aclosing(client.watch(keys.members_prefix)) as watch:
             assert isinstance(await anext(watch), Listed)
             proxy.refusing = True
-            await proxy.cut()
+            await proxy.reset_all()
             for n in range(300):
                 await etcd.put(keys.member("m1"), b"%04d" % n + bytes(8000))
             proxy.refusing = False
@@ -89,7 +90,7 @@ async def test_a_large_burst_comes_in_order(etcd: Etcd, keys: Keys, make_proxy: 
 
 async def test_cut_connections_lose_and_double_nothing(etcd: Etcd, keys: Keys, make_proxy: MakeProxy) -> None:
     proxy = await make_proxy(etcd.endpoints.current.address)
-    client = Etcd([proxy.endpoint])
+    client = Etcd([proxy.address])
     try:
         async with aclosing(client.watch(keys.members_prefix)) as watch:
             assert isinstance(await anext(watch), Listed)
@@ -97,7 +98,7 @@ async def test_cut_connections_lose_and_double_nothing(etcd: Etcd, keys: Keys, m
             for first in range(0, 50, 10):
                 for n in range(first, first + 10):
                     await etcd.put(keys.member("m1"), b"%d" % n)
-                await proxy.cut()
+                await proxy.reset_all()
                 events += await take_changes(watch, 10)
     finally:
         await client.aclose()
@@ -106,13 +107,13 @@ async def test_cut_connections_lose_and_double_nothing(etcd: Etcd, keys: Keys, m
 
 async def test_a_silent_connection_is_left(etcd: Etcd, keys: Keys, make_proxy: MakeProxy) -> None:
     proxy = await make_proxy(etcd.endpoints.current.address)
-    client = Etcd([proxy.endpoint, etcd.endpoints.current.address], timeout_s=0.5)
+    client = Etcd([proxy.address, etcd.endpoints.current.address], timeout_s=0.5)
     try:
         async with aclosing(client.watch(keys.members_prefix, stall_s=1.0)) as watch:
             await anext(watch)
             await etcd.put(keys.member("m1"), b"1")
             assert values(await take_changes(watch, 1)) == [b"1"]
-            proxy.muted = True
+            proxy.down.dropping = True
             await etcd.put(keys.member("m1"), b"2")
             assert values(await take_changes(watch, 1)) == [b"2"]
     finally:
@@ -123,12 +124,12 @@ async def test_a_compaction_during_an_absence_brings_the_state(
     own_etcd: Etcd, keys: Keys, make_proxy: MakeProxy
 ) -> None:
     proxy = await make_proxy(own_etcd.endpoints.current.address)
-    client = Etcd([proxy.endpoint])
+    client = Etcd([proxy.address])
     try:
         async with aclosing(client.watch(keys.members_prefix)) as watch:
             await anext(watch)
             proxy.refusing = True
-            await proxy.cut()
+            await proxy.reset_all()
             for n in range(10):
                 last = await own_etcd.put(keys.member("m1"), b"%d" % n)
             await own_etcd.compact(last)
