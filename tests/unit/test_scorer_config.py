@@ -56,3 +56,10 @@ def test_what_can_not_be_ends_with_a_message(arguments: tuple[str, ...], capsys:
     with pytest.raises(SystemExit):
         config(*arguments)
     assert "--memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--warm-s", "--handover-s"])
+def test_times_before_and_after_traffic_are_not_negative(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--store", "file:///x", option, "-1"])
+    assert "--warm-s and --handover-s must be at least 0" in capsys.readouterr().err
