@@ -237,7 +237,7 @@ def test_a_spec_written_by_hand(run: Run, refuse: Run, client: Client, pipeline:
     rows = np.random.default_rng(0).normal(size=(300, 2))
     booster = train({"objective": "regression", "verbose": -1, "num_threads": 1}, Dataset(rows, rows.sum(axis=1)), 5)
     booster.save_model(tmp_path / "model.txt")
-    spec = {
+    spec: dict[str, Any] = {
         "features": ["income"],
         "string_columns": ["since"],
         "columns": [
@@ -258,7 +258,7 @@ def test_a_spec_written_by_hand(run: Run, refuse: Run, client: Client, pipeline:
     run("publish", *to)
     got = client.score("acme", "hand", [[3.0], [np.nan]], string_columns={"since": ["2026-11-24", ""]}, timeout_s=20)
     assert np.array_equal(got.values, booster.predict(np.array([[np.log1p(3.0), 11.0], [np.log1p(1.0), np.nan]])))
-    spec["columns"][0]["steps"][1]["op"] = "teleport"  # type: ignore[index]
+    spec["columns"][0]["steps"][1]["op"] = "teleport"
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     assert "ARTIFACT_REJECTED" in (told := refuse("publish", *to))
     assert "teleport" in told
