@@ -18,7 +18,7 @@ from bench.eviction.replay import BOUND, POLICIES, Case, Found, run_all
 from bench.eviction.traces import PATTERNS
 from bench.registry_common import machine
 
-SHARES = (0.01, 0.03, 0.1, 0.25, 0.5)
+SHARES = (0.01, 0.03, 0.1, 0.5)
 SHOWN_SHARE = 0.1
 _WINDOW = "scorer.eviction.segments.WINDOW"
 _HALF_LIFE = "scorer.eviction.demand.HALF_LIFE_S"
@@ -81,7 +81,7 @@ def draw(found: Mapping[Case, Found], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 5, figsize=(15, 6), sharex=True, sharey=True)
+    figure, axes = pyplot.subplots(2, 4, figsize=(13, 6), sharex=True, sharey=True)
     for axis, pattern in zip(axes.flat, PATTERNS, strict=True):
         for policy in POLICIES:
             bound = [found[Case(pattern, share, BOUND)].reload_us for share in SHARES]
@@ -91,7 +91,7 @@ def draw(found: Mapping[Case, Found], path: Path) -> None:
             axis.plot([share * 100 for share in SHARES], ratio, marker=".", label=policy, **style)
         axis.set(title=pattern, xscale="log", yscale="log", ylim=(0.95, 10))
         axis.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
-        axis.set_xticks([1, 3, 10, 25, 50], ["1", "3", "10", "25", "50"])
+        axis.set_xticks([1, 3, 10, 50], ["1", "3", "10", "50"])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     figure.supxlabel("memory, % of the catalogue's bytes")

@@ -153,6 +153,19 @@ def test_what_was_just_loaded_stays_and_when_it_may_leave_is_known() -> None:
     assert residents.reserve("d", 100, tenant="u", now=1.1 + 1e-9) == ["b"]
 
 
+def test_what_was_just_loaded_stays_although_its_tenant_has_its_maximum() -> None:
+    residents: Residents[str] = Residents(1000)
+    residents.set_limits("t", max_bytes=200)
+    for key in "ab":
+        residents.reserve(key, 100, tenant="t", now=0.0)
+        residents.fill(key, key, 100, cost_us=1.0, now=0.0)
+    assert residents.reserve("c", 100, tenant="t", now=0.5) is None
+    assert residents.evictable_in_s(100, "t", 0.5) == pytest.approx(JUST_LOADED_S - 0.5)
+    assert residents.evictable_in_s(100, "u", 0.5) == 0.0
+    assert residents.evictable_in_s(201, "t", 0.5) == inf
+    assert residents.reserve("c", 100, tenant="t", now=JUST_LOADED_S) == ["a"]
+
+
 def test_under_a_guarantee_the_smaller_ones_that_are_too_much_leave() -> None:
     memory = Memory(300)
     memory.load("a1", 200)
