@@ -31,13 +31,14 @@ _LEARN_EACH_S = 0.5
 
 class LinkLoad:
     """What is known of one link. `in_flight`: requests sent and unanswered. `latency_s`: smoothed. `weight`: from 0,
-    ejected, to 1; `router.outliers` sets it.
+    ejected, to 1; `router.outliers` sets it. `fine`: so many in flight are never too many here, whatever the others
+    have; for whoever knows that it answers fast.
     """
 
-    __slots__ = ("_credit", "_over_seen_s", "_over_since_s", "in_flight", "latency_s", "weight")
+    __slots__ = ("_credit", "_over_seen_s", "_over_since_s", "fine", "in_flight", "latency_s", "weight")
 
     def __init__(self) -> None:
-        self.in_flight = 0
+        self.in_flight = self.fine = 0
         self.latency_s = 0.0
         self.weight = 1.0
         self._credit = 0.0
@@ -142,7 +143,7 @@ class BoundedLoad:
     def choose(self, route: Route, now: float) -> int:
         """The rank that gets the next request of a route, which has at least one link."""
         first = route.links[0]
-        if first.in_flight < self._least and first.weight >= 1.0:
+        if (first.in_flight < first.fine or first.in_flight < self._least) and first.weight >= 1.0:
             return 0
         return self._choose(route, now)
 
@@ -150,18 +151,24 @@ class BoundedLoad:
         limit, first = self.limit, route.links[0]
         if first.in_flight < limit and first.weight >= 1.0:
             return 0
-        allowed = self._allowed(route, limit)
-        for place in allowed:
-            link = route.links[place]
-            if link.in_flight >= limit:
+        left = len(route.links) if self._is_hot(route, limit) else route.owners
+        for place, link in enumerate(route.links):
+            if link.weight <= 0.0:
+                continue
+            if link.in_flight >= limit and link.in_flight >= link.fine:
                 if not link.is_over_since(self._patience_s, now):
                     return place
-            elif link.takes():
+            elif link.weight >= 1.0 or link.takes():
                 return place
-        return min(allowed, key=lambda place: route.links[place].work_s)
+            left -= 1
+            if not left:
+                break
+        return min(self._allowed(route, limit), key=lambda place: route.links[place].work_s)
+
+    def _is_hot(self, route: Route, limit: int) -> bool:
+        return 2 * route.in_flight >= limit * route.owners
 
     def _allowed(self, route: Route, limit: int) -> Sequence[int]:
         """The ranks that may be asked: the living ones, as many as the model has replicas, or all while it's hot."""
         alive = [place for place, link in enumerate(route.links) if link.weight > 0.0]
-        is_hot = 2 * route.in_flight >= limit * route.owners
-        return (alive if is_hot else alive[: route.owners]) or range(len(route.links))
+        return (alive if self._is_hot(route, limit) else alive[: route.owners]) or range(len(route.links))

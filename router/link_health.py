@@ -16,9 +16,10 @@ from router.link import Link
 from router.outliers import Outliers
 
 _STALLED_S = 1.0
-# A scorer takes 256 requests as one batch: fewer than this on a link aren't a load worth a second copy, and spreading
-# them makes smaller batches, which cost everybody more.
-_LEAST_IN_FLIGHT = 64
+# A scorer takes 256 requests as one batch. While it answers fast, half of that isn't a load worth a second copy of a
+# model, and spreading it makes smaller batches, which cost everybody more.
+_FAST_S = 0.03
+_FINE_IN_FLIGHT = 128
 _log = logging.getLogger(__name__)
 
 
@@ -26,7 +27,7 @@ class LinkHealth:
     """See the module. `bounded`: chooses among the links."""
 
     def __init__(self, counters: Counters) -> None:
-        self.bounded = BoundedLoad(least=_LEAST_IN_FLIGHT)
+        self.bounded = BoundedLoad()
         self._counters = counters
         self._outliers = Outliers()
         self._links: Collection[Link] = ()
@@ -64,6 +65,8 @@ class LinkHealth:
                 link.watched.until_s = max(link.watched.until_s, now + _STALLED_S)
         for watched in self._outliers.sweep(now):
             self._on_ejected(by_watched[watched], "it does worse than the others")
+        for link in self._links:
+            link.load.fine = _FINE_IN_FLIGHT if 0.0 < link.load.latency_s < _FAST_S else 0
         self._weigh()
 
     def _on_ejected(self, link: Link, why: str) -> None:
