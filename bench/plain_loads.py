@@ -87,12 +87,24 @@ class LeastRecentlyUsed:
     def set_limits(self, _tenant: str, **_limits: int) -> list[Resident]:
         return []
 
+    def used_by(self, _tenant: str) -> int:
+        return 0
+
     def resize(self, capacity_bytes: int, _now: float) -> list[Resident]:
         self.capacity_bytes = capacity_bytes
         return []
 
     def evictable_in_s(self, _nbytes: int, _tenant: str, _now: float) -> float:
         return inf
+
+
+class Unlimited:
+    """Takes the place of `scorer.intake.Intake`."""
+
+    def add(self, *_load: object) -> None: ...
+
+    def wait_s(self, *_load: object, **_room: object) -> float:
+        return 0.0
 
 
 class FirstComeFirstServed:
@@ -148,6 +160,7 @@ def main() -> None:
         os.environ["MALLOC_ARENA_MAX"] = "2"
         os.execv(sys.executable, [sys.executable, "-m", "bench.plain_loads", *sys.argv[1:]])  # noqa: S606
     vars(cache)["Residents"] = LeastRecentlyUsed
+    vars(cache)["Intake"] = Unlimited
     vars(loads)["LoadQueue"] = FirstComeFirstServed
     scorer.main()
 

@@ -20,8 +20,10 @@ from math import inf
 
 from registry.errors import ModelUnusableError, OverloadedError, ScoreMeshError
 from registry.model import ModelRef, ModelVersion, TenantRecord
+from scorer import residents
 from scorer.engine import LoadedModel
 from scorer.guarantees import Guarantees
+from scorer.intake import Intake
 from scorer.load_run import Run
 from scorer.loads import PATIENCE_S, Loads
 from scorer.resident import Counts, Load, Resident, close_models
@@ -32,6 +34,7 @@ __all__ = ["Load", "ModelCache", "Resident"]
 PREMIUM_WEIGHT = 4.0
 _RETRY_AFTER_MS = 200
 _LEAST_SHARE = 4  # a quarter
+_LEAST_WAIT_S = 0.001
 Refusal = Callable[[ModelVersion], ScoreMeshError | None]
 
 
@@ -59,6 +62,7 @@ class ModelCache:
         self.counts = Counts()
         self._loads = Loads(load, self._bring, on_disk, patience_s, self.counts)
         self._guarantees = Guarantees(self._residents)
+        self._intake = Intake()
         self._refs: dict[str, ModelRef] = {}
         self._waiting: Counter[str] = Counter()
         self._purged: set[str] = set()  # Packages in use, or being loaded, that go after their last use.
@@ -130,9 +134,7 @@ class ModelCache:
         loaded = [
             package for package, resident in self._residents.items() if resident.tenant == tenant or package in packages
         ]
-        # A load that has only just ended is among both.
-        held = dict.fromkeys((*loaded, *self._loads.begun_of(tenant, packages)))
-        found = [each for each in held if each not in self._purged]
+        found = [each for each in (*loaded, *self._loads.begun_of(tenant, packages)) if each not in self._purged]
         self._purged.update(found)
         self._leave(found)
         return dropped + found
@@ -216,8 +218,7 @@ class ModelCache:
         """
         version, package = run.version, run.version.package
         self._check_size(version)
-        while not self._reserve(run):
-            wait_s = self._residents.evictable_in_s(version.resident_bytes, version.tenant, self._loop.time())
+        while (wait_s := self._reserve(run)) > 0:
             await self._loads.wait_for_room(run, wait_s)
         try:
             resident = await self._loads.load(run)
@@ -240,16 +241,40 @@ class ModelCache:
         if most and needed > most:
             raise ModelUnusableError(f"the model needs {needed} bytes of memory, its tenant may have {most}")
 
-    def _reserve(self, run: Run) -> bool:
+    def _reserve(self, run: Run) -> float:
+        """Reserve room for a load; returns in how many seconds that may succeed, 0 where it has."""
         version, now = run.version, self._loop.time()
-        evicted = self._residents.reserve(
-            version.package, version.resident_bytes, tenant=version.tenant, now=now, background=run.is_background
-        )
-        for resident in evicted or ():
-            if resident.tenant == version.tenant:
+        wait_s = self._intake_in_s(version, now)
+        if wait_s > 0:
+            return wait_s
+        nbytes, tenant = version.resident_bytes, version.tenant
+        evicted = self._residents.reserve(version.package, nbytes, tenant=tenant, now=now, background=run.is_background)
+        if evicted is None:
+            return max(_LEAST_WAIT_S, self._residents.evictable_in_s(nbytes, tenant, now))
+        self._intake.add(tenant, nbytes, now, residents.JUST_LOADED_S)
+        for resident in evicted:
+            if resident.tenant == tenant:
                 self._loads.evicted_own(run, now - resident.loaded_at)
-        self._close(evicted or [])
-        return evicted is not None
+        self._close(evicted)
+        return 0.0
+
+    def _intake_in_s(self, version: ModelVersion, now: float) -> float:
+        """How long a load has to wait since its tenant has had too much loaded just now; not where there is room for
+        it anyway, or it's within what is guaranteed.
+        """
+        held, nbytes, tenant = self._residents, version.resident_bytes, version.tenant
+        used_bytes = held.used_by(tenant)
+        guaranteed_bytes = self._guarantees.guaranteed_bytes(tenant)
+        if held.used_bytes + nbytes <= held.capacity_bytes or used_bytes + nbytes <= guaranteed_bytes:
+            return 0.0
+        return self._intake.wait_s(
+            tenant,
+            nbytes,
+            capacity_bytes=held.capacity_bytes,
+            others_bytes=held.used_bytes - used_bytes,
+            now=now,
+            young_s=residents.JUST_LOADED_S,
+        )
 
     def _fill(self, run: Run, resident: Resident) -> None:
         version, now = run.version, self._loop.time()

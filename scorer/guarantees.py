@@ -39,6 +39,10 @@ class Guarantees:
         self._given: dict[str, Limits] = {}
         self._scale = 1.0
 
+    def guaranteed_bytes(self, tenant: str) -> int:
+        """What a tenant has for certain."""
+        return self._given.get(tenant, Limits()).guaranteed_bytes
+
     def max_bytes(self, tenant: str) -> int:
         """What a tenant may have at most; 0 for no limit."""
         return self._given.get(tenant, Limits()).max_bytes

@@ -187,7 +187,7 @@ class Loads:
         return [run.version.package for run in self._of(tenant, packages) if not self._is_waiting(run)]
 
     def _of(self, tenant: str, packages: Container[str]) -> list[Run]:
-        runs = [run for run, _task in self._runs.values() if not run.is_dropped]
+        runs = [run for run, task in self._runs.values() if not run.is_dropped and not task.done()]
         return [run for run in runs if run.version.tenant == tenant or run.version.package in packages]
 
     def _is_waiting(self, run: Run) -> bool:

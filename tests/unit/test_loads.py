@@ -290,6 +290,32 @@ async def test_loads_without_room_hold_no_place(desk: Desk, monkeypatch: pytest.
     await asyncio.gather(*large)
 
 
+async def test_a_tenant_that_loads_without_end_waits_for_its_own_models(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others' models may leave, but only for a quarter of the memory within the time in which its own may not."""
+    monkeypatch.setattr(residents, "JUST_LOADED_S", 0.0)
+    for number in range(10):
+        await desk.use(f"b{number}", 10)
+    monkeypatch.setattr(residents, "JUST_LOADED_S", 0.5)
+    await asyncio.sleep(0.5)  # b's are no longer just loaded
+    desk.begun.clear()
+    loading = [desk.begin(f"a{number}", 10) for number in range(3)]
+    await until_parked(desk, 1)
+    assert sorted(desk.begun) == ["a0", "a1"]
+    assert sum(desk.cache.holds(f"b{number}") for number in range(10)) == 8
+    await asyncio.gather(*loading)
+
+
+async def test_what_is_guaranteed_or_free_is_filled_at_once(desk: Desk) -> None:
+    await asyncio.gather(*(desk.use(f"a{number}", 10) for number in range(8)), desk.use("b", 20))
+    assert desk.cache.counts.parked == 0
+    desk.cache.purge("", {"b"})
+    desk.cache.set_limits(TenantRecord(tenant="b", guaranteed_bytes=80))
+    await asyncio.gather(*(desk.use(f"b{number}", 10) for number in range(2)))
+    assert desk.cache.counts.parked == 0
+
+
 async def test_without_room_until_the_deadline_it_is_said_so(desk: Desk) -> None:
     await desk.use("a", 100)
     release = desk.cache.keep("a")
