@@ -18,6 +18,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from client import Client, Residency, ScoreError, ScoreItem, Scores
 from ops.local_cluster import LocalCluster
 from registry.transforms import Column, Scale, TransformSpec, encode_spec
+from tests.e2e.cluster import wait_until
 from tests.e2e.command import fails, succeeds
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, on arrays without names
@@ -59,8 +60,8 @@ def publish(run: Run, file: Path, model: str, *more: str) -> str:
     return run("publish", str(file), "--tenant", "acme", "--model", model, *more)
 
 
-def explain(client: Client, model: str, rows: np.ndarray, **more: str) -> Scores:
-    return client.score("acme", model, rows, timeout_s=30, contributions=True, **more)
+def explain(client: Client, model: str, rows: np.ndarray, version: str | None = None) -> Scores:
+    return client.score("acme", model, rows, timeout_s=30, contributions=True, version=version)
 
 
 def boosted(data: tuple[np.ndarray, np.ndarray], **parameters: object) -> xgboost.Booster:
@@ -111,7 +112,7 @@ def test_lightgbm_of_three_classes(run: Run, client: Client, tmp_path: Path) -> 
     assert explain(client, "iris", rows).residency is Residency.HIT
     np.testing.assert_array_equal(scores.probabilities, booster.predict(rows))
     assert [one.label for one in scores.contributions] == ["0", "1", "2"]
-    want = booster.predict(rows, pred_contrib=True).reshape(len(rows), 3, 5)
+    want = np.asarray(booster.predict(rows, pred_contrib=True)).reshape(len(rows), 3, 5)
     for place, one in enumerate(scores.contributions):
         assert one.names == (*(f"Column_{number}" for number in range(4)), "bias")
         np.testing.assert_allclose(one.values, want[:, place], rtol=1e-12, atol=1e-12)
@@ -152,6 +153,17 @@ def test_a_version_of_its_own_and_a_batch(run: Run, client: Client, tmp_path: Pa
     np.testing.assert_array_equal(explained.contributions[0].values, first.contributions[0].values)
     assert isinstance(unknown, ScoreError)
     assert unknown.code is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_canary_is_not_asked(run: Run, client: Client, tmp_path: Path) -> None:
+    for number, more in enumerate(((), ("--alias", "")), 1):
+        light(DIABETES, objective="regression", seed=number, learning_rate=0.1 * number).save_model(tmp_path / "m.txt")
+        publish(run, tmp_path / "m.txt", "rolled", *more)
+    run("rollout", "start", "acme/rolled", "--canary", "2", "--percent", "100")
+    rows = DIABETES[0][:2]
+    wait_until(lambda: client.score("acme", "rolled", rows, timeout_s=30).version == "2", "the canary")
+    assert explain(client, "rolled", rows).version == "1"
+    assert explain(client, "rolled", rows, version="2").version == "2"
 
 
 def test_what_cannot_be_explained_says_why(run: Run, client: Client, tmp_path: Path) -> None:

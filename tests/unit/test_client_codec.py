@@ -188,6 +188,18 @@ def test_an_answer_of_the_wrong_size_is_malformed(output: pb.Output) -> None:
         decode_response(_response(output), 2)
 
 
+def test_contributions_come_by_class() -> None:
+    assert _encode([[1.0]], contributions=True).contributions
+    response = _response(_values(1.0, 2.0))
+    response.contributions.add(names=["a", "bias"], values=[0.5, 1.0, 1.5, 1.0], label="yes")
+    (one,) = decode_response(response, 2).contributions
+    assert (one.names, one.label) == (("a", "bias"), "yes")
+    np.testing.assert_array_equal(one.values, [[0.5, 1.0], [1.5, 1.0]])
+    response.contributions[0].values.append(1.0)
+    with pytest.raises(MalformedResponseError, match="contributions"):
+        decode_response(response, 2)
+
+
 def test_an_unknown_residency_is_no_failure() -> None:
     response = _response(_values(1.0))
     response.residency = 17  # type: ignore[assignment]

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoremesh.scoring.v1.scoring_pb2 import Ranking, Regression, ScoreResult, StringColumn, Timing
+from scoremesh.scoring.v1.scoring_pb2 import Ranking, Regression, ScoreResponse, ScoreResult, StringColumn, Timing
+from scorer.contributions import Contributions, encode
 from scorer.wire import doubles, field, number_field, varint
 
 _U32 = st.integers(0, 2**32 - 1)
@@ -55,3 +56,12 @@ def test_a_result(index: int, code: int, message: str, retry_after_ms: int) -> N
         number_field(1, index) + number_field(2, code) + field(3, message.encode()) + number_field(5, retry_after_ms)
     )
     assert encoded == wanted.SerializeToString()
+
+
+def test_contributions_are_encoded_as_protobuf_would() -> None:
+    values = np.array([[0.5, -1.25], [np.inf, 3.0]])
+    found = [Contributions(("age", "bias"), values, label) for label in ("", "ja")]
+    want = ScoreResponse()
+    for one in found:
+        want.contributions.add(names=one.names, values=values.ravel().tolist(), label=one.label)
+    assert ScoreResponse.FromString(encode(found)) == want
