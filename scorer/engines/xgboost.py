@@ -13,7 +13,7 @@ from ctypes import c_void_p
 
 import numpy as np
 
-from registry.errors import ArtifactRejectedError, InvalidFeaturesError, ModelUnusableError
+from registry.errors import InvalidFeaturesError, ModelUnusableError
 from registry.model import ModelSchema, OutputKind
 from registry.xgboost_model import describe_xgboost, read_xgboost
 from scorer.engine import Rows, check_dense
@@ -131,14 +131,6 @@ class XGBoostEngine:
     def describe(self, artifact: bytes) -> ModelSchema:
         """As `Engine.describe`; reads the file without the library."""
         return describe_xgboost(read_xgboost(artifact))
-
-
-def require_library() -> None:
-    """Raises ArtifactRejectedError where XGBoost isn't installed."""
-    try:
-        open_api()
-    except (ModuleNotFoundError, OSError) as error:
-        raise ArtifactRejectedError(_NOT_INSTALLED) from error
 
 
 ENGINE = XGBoostEngine()
