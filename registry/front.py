@@ -81,11 +81,13 @@ class Gate:
         self.max_message_bytes = max_message_bytes
         self.running = 0
         self.entered = 0
+        self.closed = False
         self._refusal: Failure | None = None
         self._on_idle: Callable[[], None] | None = None
 
     def close(self, message: str) -> None:
         """Refuse new calls with this message."""
+        self.closed = True
         self._refusal = failure_of(DrainingError(message))
 
     def refusal(self, payload_bytes: int) -> Failure | None:

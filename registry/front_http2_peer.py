@@ -15,12 +15,11 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from registry.failure import Code, Failure
-from registry.front import run_handler
 from registry.front_http2_call import Call
 from registry.http2.server_connection import ServerConnection
 from registry.http2.server_events import Cancelled, Request, Unreadable
 from registry.http2.sockets import keep_little_unsent
-from registry.status import trailers
+from registry.status import failure_of, trailers
 
 if TYPE_CHECKING:
     from registry.front_http2 import Http2Front
@@ -125,12 +124,17 @@ class Peer(asyncio.Protocol):
         deadline = inf if timeout_s is None else self._loop.time() + timeout_s
         call = self.calls[stream_id] = kind(self, stream_id, payload, deadline)
         gate = self._gate
-        gate.enter()
-        refusal = gate.refusal(len(payload))
-        if refusal is not None:
-            call.fail(refusal)
-        else:
-            run_handler(handler, call)
+        gate.running += 1  # as `gate.enter` and `run_handler` do: three calls fewer for each request
+        gate.entered += 1
+        if gate.closed or len(payload) > gate.max_message_bytes:
+            refusal = gate.refusal(len(payload))
+            if refusal is not None:
+                call.fail(refusal)
+                return
+        try:
+            handler(call)
+        except Exception as error:
+            call.fail(failure_of(error))
 
     def _refuse(self, event: Unreadable) -> None:
         failure = event.failure

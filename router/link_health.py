@@ -16,10 +16,10 @@ from router.link import Link
 from router.outliers import Outliers
 
 _STALLED_S = 1.0
-# A scorer takes 256 requests as one batch. While it answers fast, half of that isn't a load worth a second copy of a
+# A scorer takes 256 requests as one batch. While it answers fast, that isn't a load worth a second copy of a
 # model, and spreading it makes smaller batches, which cost everybody more.
 _FAST_S = 0.03
-_FINE_IN_FLIGHT = 128
+_FINE_IN_FLIGHT = 256
 _log = logging.getLogger(__name__)
 
 
