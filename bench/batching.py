@@ -90,8 +90,8 @@ class Inside:
         self.service = ScoringService(self._catalog, self.cache, "bench")
         self.rows = np.load(directory / "rows.npy")
 
-    async def add(self, name: str, file: str) -> None:
-        """Load a copy of its own of a model."""
+    async def add(self, name: str, file: str, spec: Any = None) -> None:
+        """Load a copy of its own of a model, behind the transforms of `spec` if there are some."""
         from registry import layout
         from registry.lightgbm_slim import slim
         from registry.model import ModelRecord, ModelRef, ModelVersion, Runtime
@@ -101,18 +101,26 @@ class Inside:
         runtime = Runtime.ONNX if file.endswith(".onnx") else Runtime.LIGHTGBM
         data = (self._files / file).read_bytes()
         schema = engine_for(runtime).describe(data)
+        transforms, transforms_digest = b"", ""
+        if spec is not None:
+            schema = msgspec.structs.replace(schema, features=spec.features, string_columns=spec.string_columns)
+            transforms = msgspec.json.encode(spec)
+            transforms_digest = hashlib.sha256(transforms).hexdigest()
         data = optimise(data) if runtime is Runtime.ONNX else slim(data)
         artifact, described = hashlib.sha256(data).hexdigest(), msgspec.json.encode(schema)
         schema_digest = hashlib.sha256(described).hexdigest()
         for path, content in (
             (layout.artifact_path("bench", artifact), data),
             (layout.schema_path("bench", schema_digest), described),
+            (layout.artifact_path("bench", transforms_digest or artifact), transforms or data),
         ):
             target = self._work / "store" / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        version = ModelVersion("1", name, "bench", artifact, schema_digest, runtime, len(data), 4 << 20)
-        fold, ref = self._catalog._fold, ModelRef("bench", name)
+        version = ModelVersion(
+            *("1", name, "bench", artifact, schema_digest, runtime, len(data), 4 << 20), transforms=transforms_digest
+        )
+        fold, ref = self._catalog._fold, ModelRef("bench", name)  # noqa: SLF001 - in etcd's place
         fold.finish(fold.begin(ref), 1, ModelRecord(1, {"live": version}))
         async with self.cache.borrow(version, ref=ref):
             pass
@@ -208,12 +216,12 @@ class Tree:
         self.patterns: list[str] = json.loads(self._ask())
 
     def measure(self, pattern: str) -> float:
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None  # noqa: S101 - it's a pipe
         print(pattern, file=self._process.stdin, flush=True)
         return float(self._ask())
 
     def _ask(self) -> str:
-        assert self._process.stdout is not None
+        assert self._process.stdout is not None  # noqa: S101 - it's a pipe
         return self._process.stdout.readline()
 
     def close(self) -> None:

@@ -8,19 +8,30 @@ Whatever a joined prediction raises, each request is then predicted alone, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import perf_counter_ns, thread_time_ns
 
 import numpy as np
 
 from registry.status import failure_of
 from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_HIT, ScoreRequest
+from scorer.batch import Sink
 from scorer.cost_curve import LONG_US
 from scorer.engine import Rows
 from scorer.in_flight import LOOP, NOWHERE, InFlight
-from scorer.join import Waiting, join_rows, joining_pays, split_outputs
+from scorer.join import join_rows, split_outputs
 from scorer.plan import Plan, spent_scoring
 from scorer.resident import Resident
+
+# A request for a model in memory, and the sink and index of its answer. A plain tuple, since most are joined with none.
+Waiting = tuple[ScoreRequest, Plan, Resident, Sink, int]
+
+
+def joining_pays(group: Sequence[Waiting]) -> bool:
+    """Whether one prediction for all requests for a model is cheaper than one for each."""
+    if len(group) == 1:
+        return False
+    return sum(request.row_count for request, *_ in group) >= group[0][2].costs.batch_from
 
 
 class Answers:

@@ -72,13 +72,8 @@ class Explainer:
         async with self._cache.borrow(version, ref=ref, deadline=deadline) as resident:
             plan = self._plan(version, resident)
             explained = _Explained(resident.model, resident.schema.outputs[0])
-            outputs, score_us = await self._lane.predict(
-                plan.read(request),
-                resident._replace(model=explained, costs=self._curve(version.package, resident)),
-                version.package,
-                tenant=request.tenant,
-                deadline=deadline,
-            )
+            explaining = resident._replace(model=explained, costs=self._curve(version.package, resident))
+            outputs, score_us = await self._lane.predict(request, plan, explaining, deadline)
         wait_us = (perf_counter_ns() - began) // 1000 - score_us
         spent, residency = Spent(wait_us, score_us=score_us), int(RESIDENCY_HIT)
         if not hit:

@@ -7,52 +7,41 @@ that are its own, as views. Matrices of float32 and float64 become one of float6
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest
-from scorer.batch import Sink
 from scorer.engine import Rows
-from scorer.plan import Plan
-from scorer.resident import Resident
 
-# A request for a model in memory, and the sink and index of its answer. A plain tuple, since most are joined with none.
-Waiting = tuple[ScoreRequest, Plan, Resident, Sink, int]
+_Item = TypeVar("_Item")
 
 
-class Gathering:
+class Gathering(Generic[_Item]):
     """What has come for models whose requests may be joined, by package, in the order in which each came first.
     `on_new`: called with a package when its first request has come.
     """
 
     def __init__(self, on_new: Callable[[str], None] | None = None) -> None:
         self._on_new = on_new
-        self._groups: dict[str, list[Waiting]] = {}
+        self._groups: dict[str, list[_Item]] = {}
 
-    def add(self, package: str, waiting: Waiting) -> None:
+    def add(self, package: str, item: _Item) -> None:
         """A request has come."""
         group = self._groups.get(package)
         if group is not None:
-            group.append(waiting)
+            group.append(item)
             return
-        self._groups[package] = [waiting]
+        self._groups[package] = [item]
         if self._on_new is not None:
             self._on_new(package)
 
-    def take(self) -> Collection[list[Waiting]]:
+    def take(self) -> Collection[list[_Item]]:
         """All that has come, by model, and begin anew."""
         groups = self._groups
         if not groups:
             return ()
         self._groups = {}
         return groups.values()
-
-
-def joining_pays(group: Sequence[Waiting]) -> bool:
-    """Whether one prediction for all requests for a model is cheaper than one for each."""
-    if len(group) == 1:
-        return False
-    return sum(request.row_count for request, *_ in group) >= group[0][2].costs.batch_from
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:

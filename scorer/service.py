@@ -16,9 +16,10 @@ come. A prediction that is thought to take long (`scorer.cost_curve`) has a task
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from math import inf
 from time import perf_counter_ns
 
@@ -33,7 +34,7 @@ from scoremesh.scoring.v1.scoring_pb2 import (
     ScoreRequest,
     StreamScoreBatchRequest,
 )
-from scorer.answers import Answers
+from scorer.answers import Answers, Waiting
 from scorer.batch import MAX_BATCH_ITEMS, LoneSink, PartSink, Sink, WholeSink
 from scorer.cache import ModelCache, Resident
 from scorer.explain import Explainer
@@ -47,6 +48,7 @@ from scorer.shadow import Shadows
 from scorer.standby import Standby
 from scorer.tasks import Tasks, cancel
 from scorer.trial import Trial
+from scorer.turn import Turn
 
 _PLANS = 100_000
 _RETRY_AFTER_MS = 100
@@ -59,9 +61,8 @@ class ScoringService:
     def __init__(self, catalog: Catalog, cache: ModelCache, member_id: str, in_flight: InFlight = NOWHERE) -> None:
         self._answers = Answers(in_flight)
         self._lane = Lane(cache.keep, in_flight)
-        self._batch = Gathering()  # of the batch that is being looked at
-        self._turn = Gathering(self._keep_for_turn)  # of `Score` calls
-        self._turn_pins: list[Callable[[], None]] = []
+        self._batch: Gathering[Waiting] = Gathering()  # of the batch that is being looked at
+        self._turn = Turn(self._answers, cache.keep).gathering  # of `Score` calls
         self._catalog = catalog
         self._cache = cache
         self._member_id = member_id
@@ -113,22 +114,8 @@ class ScoringService:
         if tasks:
             call.on_cancel = lambda: cancel(tasks)
 
-    def _keep_for_turn(self, package: str) -> None:
-        """Others may ask for room before the turn ends."""
-        if not self._turn_pins:
-            self._loop.call_soon(self._end_turn)
-        self._turn_pins.append(self._cache.keep(package))
-
-    def _end_turn(self) -> None:
-        pins, self._turn_pins = self._turn_pins, []
-        try:
-            self._answers.answer(self._turn.take())
-        finally:
-            for unpin in pins:
-                unpin()
-
     def _score(
-        self, request: ScoreRequest | None, deadline: float, sink: Sink, index: int, gathering: Gathering
+        self, request: ScoreRequest | None, deadline: float, sink: Sink, index: int, gathering: Gathering[Waiting]
     ) -> asyncio.Task[None] | None:
         """Answer or refuse at once, leave it to whoever takes what is gathered, or return the task that will. None is
         a request that can't be read.
@@ -203,13 +190,13 @@ class ScoringService:
         began = perf_counter_ns()
         waiting_for = "the catalog had not yet answered"
         try:
-            async with asyncio.timeout_at(deadline if deadline != inf else None):
-                if isinstance(asked, ModelRef):
+            if isinstance(asked, ModelRef):
+                async with _limit(deadline):
                     version = await self._catalog.resolve(asked, request.version, request.alias)
-                    asked = self._trial(request, version)
-                waiting_for = "the model was still being loaded, which goes on,"
-                while not await self._try_cold(request, asked, deadline, began, sink, index):
-                    pass
+                asked = self._trial(request, version)
+            waiting_for = "the model was still being loaded, which goes on,"
+            while not await self._try_cold(request, asked, deadline, began, sink, index):
+                pass
         except TimeoutError:
             text = f"{waiting_for} when the deadline passed"
             sink.refuse(index, failure_of(DeadlineError(text, retry_after_ms=_RETRY_AFTER_MS)))
@@ -223,7 +210,10 @@ class ScoringService:
         hit = self._find(trial) is not None
         try:
             ref = ModelRef(request.tenant, request.model)
-            async with self._cache.borrow(trial.version, ref=ref, deadline=deadline) as resident:
+            async with contextlib.AsyncExitStack() as held:
+                async with _limit(deadline):
+                    borrowed = self._cache.borrow(trial.version, ref=ref, deadline=deadline)
+                    resident = await held.enter_async_context(borrowed)
                 plan = self._plan(trial.version, resident)
                 scored = await self._predict(request, plan, resident, deadline)
                 wait_us = (perf_counter_ns() - began) // 1000 - scored[1]
@@ -240,10 +230,9 @@ class ScoringService:
 
     async def _predict(self, request: ScoreRequest, plan: Plan, resident: Resident, deadline: float) -> Scored:
         """At once, or on the thread for what takes long."""
-        rows, package = plan.read(request), plan.version.package
-        if len(rows.dense) <= resident.costs.short_rows:
-            return self._answers.predict(rows, resident, package)
-        return await self._lane.predict(rows, resident, package, tenant=request.tenant, deadline=deadline)
+        if request.row_count > resident.costs.short_rows:
+            return await self._lane.predict(request, plan, resident, deadline)
+        return self._answers.predict(plan.read(request), resident, plan.version.package)
 
     def _answer(
         self,
@@ -299,3 +288,7 @@ class ScoringService:
         await self._standby.aclose()
         await self._waiting.aclose()
         await self._lane.aclose()
+
+
+def _limit(deadline: float) -> asyncio.Timeout:
+    return asyncio.timeout_at(deadline if deadline != inf else None)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from scorer.engine import Rows
-from scorer.join import Gathering, Waiting, join_rows, split_outputs
+from scorer.join import Gathering, join_rows, split_outputs
 
 _doubles = st.floats(width=64)
 
@@ -45,10 +43,10 @@ def test_what_is_joined_can_be_taken_apart(parts: list[Rows]) -> None:
 @given(st.lists(st.sampled_from("abc"), max_size=30))
 def test_requests_are_gathered_by_model_in_their_order(packages: list[str]) -> None:
     new: list[str] = []
-    gathering = Gathering(new.append)
+    gathering: Gathering[tuple[str, int]] = Gathering(new.append)
     for number, package in enumerate(packages):
-        gathering.add(package, cast("Waiting", (package, number)))
-    groups: list[list[Any]] = list(gathering.take())
+        gathering.add(package, (package, number))
+    groups = list(gathering.take())
     assert [group[0][0] for group in groups] == new == list(dict.fromkeys(packages))
     for group in groups:
         assert [number for _, number in group] == [n for n, p in enumerate(packages) if p == group[0][0]]

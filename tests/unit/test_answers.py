@@ -14,11 +14,10 @@ from registry.failure import Code, Failure
 from registry.model import ModelSchema, ModelVersion, OutputKind, OutputSchema, Runtime
 from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_HIT, ScoreRequest, ScoreResponse
 from scorer import answers
-from scorer.answers import Answers
+from scorer.answers import Answers, Waiting
 from scorer.cost_curve import LONG_US, CostCurve
 from scorer.engine import LoadedModel, Rows, engine_for
 from scorer.in_flight import LOOP, BlackBox, InFlight
-from scorer.join import Waiting
 from scorer.plan import Plan
 from scorer.resident import Resident
 from tests.unit.conftest import TrainedModel

@@ -11,14 +11,15 @@ from math import inf
 import numpy as np
 import pytest
 
-from registry.errors import DeadlineError, OverloadedError
-from registry.model import ModelSchema
-from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_HIT
+from registry.errors import DeadlineError, InvalidFeaturesError, OverloadedError
+from registry.model import ModelSchema, ModelVersion, Runtime
+from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_HIT, ScoreRequest
 from scorer import lane as lane_module
 from scorer.cost_curve import CostCurve
 from scorer.engine import Rows
 from scorer.in_flight import PREDICT, BlackBox, InFlight
 from scorer.lane import Lane, Scored
+from scorer.plan import Plan
 from scorer.resident import Resident
 
 
@@ -53,7 +54,9 @@ class Desk:
         self.lane = Lane(self._keep, InFlight(self.box.memory_fd))
         self.model = GatedModel()
         self.costs = CostCurve(1000.0, 0.0, 1000.0)
-        self.resident = Resident(self.model, ModelSchema(("f",), ()), 1, RESIDENCY_HIT, 1, 1, costs=self.costs)
+        schema = ModelSchema(("f",), ())
+        self.plan = Plan(ModelVersion("1", "p", "acme", "a", "s", Runtime.ONNX, 1, 1), schema, "me")
+        self.resident = Resident(self.model, schema, 1, RESIDENCY_HIT, 1, 1, costs=self.costs)
 
     def _keep(self, package: str) -> Callable[[], None]:
         self.pins[package] += 1
@@ -62,8 +65,9 @@ class Desk:
     def begin(
         self, number: float, tenant: str = "acme", *, rows: int = 1, deadline: float = inf
     ) -> asyncio.Task[Scored]:
-        made = Rows(np.full((rows, 1), number), {})
-        return asyncio.create_task(self.lane.predict(made, self.resident, "p", tenant=tenant, deadline=deadline))
+        numbers = np.full(rows, number)
+        request = ScoreRequest(tenant=tenant, model="m", row_count=rows, dense_double=numbers)
+        return asyncio.create_task(self.lane.predict(request, self.plan, self.resident, deadline))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):
@@ -209,6 +213,20 @@ async def test_what_the_model_raises_reaches_its_caller_alone(desk: Desk) -> Non
         await desk.begin(1.0)
     desk.model.error = None
     assert (await desk.begin(2.0))[0][0].tolist() == [4.0]
+
+
+async def test_a_request_that_says_more_rows_than_it_has(desk: Desk) -> None:
+    """It takes no more room than it has bytes, and fails as it would elsewhere."""
+    request = ScoreRequest(tenant="acme", model="m", row_count=4_000_000_000, dense_double=[1.0])
+    first = desk.begin(0.0)
+    await desk.until(lambda: desk.model.ran == [0.0])
+    lying = asyncio.create_task(desk.lane.predict(request, desk.plan, desk.resident, inf))
+    await asyncio.sleep(0)
+    assert desk.lane._room.free > 0.9 * lane_module.CAPACITY_US
+    desk.model.gate.set()
+    with pytest.raises(InvalidFeaturesError):
+        await lying
+    await first
 
 
 async def test_what_predictions_took_is_learnt(desk: Desk) -> None:
