@@ -26,9 +26,10 @@ _SERVICE_CONFIG = {
             },
         }
     ],
-    # Each failure takes a token, each success gives a tenth back; under half, nothing is retried. So retries never make
-    # an outage heavier than the traffic that is there anyway.
-    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1},
+    # Each failure takes a token, each success gives a tenth back; under half, nothing is retried. So retries make an
+    # outage heavier for a moment only. What one router of several had in flight when it stopped fails in one moment and
+    # must still be retried: hence 500 failures, the most that gRPC allows.
+    "retryThrottling": {"maxTokens": 1000, "tokenRatio": 0.1},
 }
 
 _OPTIONS: tuple[tuple[str, str | int], ...] = (
@@ -37,10 +38,14 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.per_rpc_retry_buffer_size", 16 * _MEBIBYTE),
     ("grpc.max_send_message_length", _MESSAGE_LIMIT_BYTES),
     ("grpc.max_receive_message_length", _MESSAGE_LIMIT_BYTES),
-    # Finds a router that vanished without closing its connection. Pings go out only while calls wait for an answer, so
-    # a server's limit on pings isn't met.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    # Finds a router that is stopped, or whose host vanished, soon enough for a second attempt within a second. Pings go
+    # out only while calls wait for an answer, and at most two without sending anything else, so a server's limit on
+    # pings isn't met.
+    ("grpc.keepalive_time_ms", 250),
+    ("grpc.keepalive_timeout_ms", 500),
+    # How long the first attempt to connect may take. The default, 20 s, would be spent on a stopped worker of a router,
+    # for which the kernel accepts connections, while others share its port.
+    ("grpc.min_reconnect_backoff_ms", 1_000),
     # The default grows to two minutes, too long for a router that is back after a restart.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
