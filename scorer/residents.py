@@ -202,16 +202,14 @@ class Residents(Generic[V]):
         if not even then. Takes no longer than there are entries that were just loaded.
         """
         room = Room(self._shares, self._shares.of(tenant), self._capacity_bytes - self.used_bytes)
-        young = [entry for entry in self._segments.just_loaded(now, JUST_LOADED_S) if not entry.pins]
-        for entry in young:
-            room.add(entry.share, -entry.nbytes)
-        if room.holds(nbytes):
-            return 0.0
-        for entry in reversed(young):
-            room.add(entry.share, entry.nbytes)
-            if room.holds(nbytes):
-                return max(0.0, entry.loaded_at + JUST_LOADED_S - now)
-        return inf
+        if not room.holds(nbytes):
+            return inf
+        for entry in self._segments.just_loaded(now, JUST_LOADED_S):
+            if not entry.pins:
+                room.add(entry.share, -entry.nbytes)
+                if not room.holds(nbytes):
+                    return max(0.0, entry.loaded_at + JUST_LOADED_S - now)
+        return 0.0
 
     def _choose(self, nbytes: int, share: Share, now: float, background: bool) -> Collection[Entry[V]] | None:
         """What has to leave for so many bytes of a tenant's; None when that isn't enough."""

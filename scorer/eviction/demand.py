@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 HALF_LIFE_S = 60.0
-TURNOVERS = 1.0
+TURNOVERS = 10.0
 REMEMBERED = 4  # models that aren't in memory, for each one that is
 _LEAST_REMEMBERED = 1024
 _MOST_DOUBLINGS = 400.0

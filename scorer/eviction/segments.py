@@ -7,6 +7,7 @@ what was found to be worth least in the main segment; the window itself is touch
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from heapq import nsmallest
 from itertools import islice, takewhile
 from typing import Generic, TypeVar
@@ -48,9 +49,9 @@ class Segments(Generic[V]):
         self._main = Ring()
         self._doubtful.clear()
 
-    def just_loaded(self, now: float, just_loaded_s: float) -> list[Entry[V]]:
+    def just_loaded(self, now: float, just_loaded_s: float) -> Iterator[Entry[V]]:
         """What was loaded less than `just_loaded_s` ago, the newest first."""
-        return list(takewhile(lambda entry: now < entry.loaded_at + just_loaded_s, reversed(self._window.values())))
+        return takewhile(lambda entry: now < entry.loaded_at + just_loaded_s, reversed(self._window.values()))
 
     def settle(self, now: float, just_loaded_s: float, capacity_bytes: int) -> None:
         """What is too much for the window competes from now on."""

@@ -77,6 +77,14 @@ def test_of_equal_demand_and_cost_the_large_one_goes_first() -> None:
     assert memory.load("b") == ["a3"]
 
 
+def test_for_a_large_one_as_many_leave_as_it_takes_those_worth_least() -> None:
+    memory = Memory()
+    for number in range(10):
+        memory.load(f"a{number}", cost_us=1000.0 * (10 - number))
+    assert memory.load("b", 300, cost_us=1e6) == ["a8", "a7", "a6"], "the last one is in the window"
+    assert memory.residents.used_bytes == 1000
+
+
 def test_demand_is_remembered_of_what_has_left() -> None:
     memory = Memory(300)
     memory.ask("a", times=3)
@@ -128,7 +136,7 @@ def test_old_demand_is_none_for_a_load_in_the_background() -> None:
         if left:
             break
         memory.now += demand.HALF_LIFE_S
-        for _ in range(20):  # loads that fail take time and bytes, too
+        for _ in range(22 * round(demand.TURNOVERS)):  # loads that fail take time and bytes, too
             if memory.residents.reserve("d", 10, tenant="d", now=memory.now) is not None:
                 memory.residents.remove("d")
     assert memory.held("b") == ["b"]
@@ -173,6 +181,9 @@ def test_under_a_guarantee_the_smaller_ones_that_are_too_much_leave() -> None:
     memory.load("a3", 50, cost_us=1e6)
     memory.residents.set_limits("a", guaranteed_bytes=240)
     assert memory.load("b", 60) is None
+    memory.residents.set_limits("a", guaranteed_bytes=251)
+    assert memory.load("b", 50) is None
+    memory.residents.set_limits("a", guaranteed_bytes=250)
     assert memory.load("b", 50) in (["a2"], ["a3"])
 
 
