@@ -56,20 +56,24 @@ class Fetch:
             DigestMismatchError: the store has others.
             StoreUnavailableError: it doesn't answer.
         """
+        name = f"{tenant}/{digest}"
+        if name in self._disk:
+            found = await self._run(lambda: self.from_disk(tenant, digest))
+            if found is not None:
+                return found
         began = perf_counter_ns()
-        found = await self._run(lambda: self._from_disk(f"{tenant}/{digest}", digest))
-        if found is not None:
-            return found
         async with self._gate:
             try:
                 data = await self._store.get(path, size_bytes)
             except ObjectMissingError as error:
                 raise ModelUnusableError(f"{path} is missing from the store") from error
         fetch_us = (perf_counter_ns() - began) // 1000
-        verify_us = await self._run(lambda: self._verify_and_keep(path, f"{tenant}/{digest}", digest, data))
+        verify_us = await self._run(lambda: self._verify_and_keep(path, name, digest, data))
         return Fetched(data, RESIDENCY_COLD, fetch_us, verify_us)
 
-    def _from_disk(self, name: str, digest: str) -> Fetched | None:
+    def from_disk(self, tenant: str, digest: str) -> Fetched | None:
+        """The bytes, where the disk has them; on the thread for files."""
+        name = f"{tenant}/{digest}"
         began = perf_counter_ns()
         data = self._disk.read(name)
         if data is None:

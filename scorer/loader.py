@@ -23,7 +23,6 @@ from registry.model import ModelSchema, ModelVersion
 from registry.transform_tables import decode_table, join_tables, table_digests
 from registry.transforms import TransformSpec, decode_spec
 from scorer.cache import Resident
-from scorer.cost_curve import CostCurve
 from scorer.cost_probe import CostProbe
 from scorer.disk import DiskTier
 from scorer.engine import LoadedModel, engine_for
@@ -67,15 +66,13 @@ class Loader:
             ModelUnusableError: the artifact is missing, damaged or refused by its engine.
             StoreUnavailableError: object storage does not answer.
         """
+        schema = self._schemas.get(version.schema)
+        if schema is not None and not version.transforms and self.is_on_disk(version):
+            resident = await self._run(lambda: self._load_from_disk(version, schema))
+            if resident is not None:
+                return resident
         parts = await self._parts(version)
-        model, nbytes, load_us, costs = await self._run(lambda: self._load(version, parts))
-        _data, residency, fetch_us, verify_us = parts.artifact
-        return Resident(
-            *(model, parts.schema, nbytes, residency, fetch_us, load_us),
-            verify_us=verify_us,
-            version=version,
-            costs=costs,
-        )
+        return await self._run(lambda: self._load(version, parts))
 
     async def _parts(self, version: ModelVersion) -> _Parts:
         """All parts, fetched at one time: most of a fetch is waiting."""
@@ -120,10 +117,13 @@ class Loader:
         """Whether the version's artifact is on the local disk."""
         return f"{version.tenant}/{version.artifact}" in self._disk
 
-    def _load(self, version: ModelVersion, parts: _Parts) -> tuple[LoadedModel, int, int, CostCurve]:
-        """The model, the bytes that it takes, the microseconds that it took, without those before its turn, and what
-        its predictions take.
-        """
+    def _load_from_disk(self, version: ModelVersion, schema: ModelSchema) -> Resident | None:
+        """Read, check and load in one go: to hand over to another thread twice takes long on a busy machine."""
+        artifact = self._fetch.from_disk(version.tenant, version.artifact)
+        return None if artifact is None else self._load(version, _Parts(artifact, schema, None))
+
+    def _load(self, version: ModelVersion, parts: _Parts) -> Resident:
+        """The loaded model. `load_us` is without the time before its turn."""
         self._in_flight.enter(LOAD, version.package)
         began = perf_counter_ns()
         try:
@@ -132,7 +132,16 @@ class Loader:
         finally:
             self._in_flight.leave(LOAD)
         load_us = (perf_counter_ns() - began) // 1000
-        return model, measured_bytes(nbytes, model.resident_bytes, version.resident_bytes), load_us, costs
+        _data, residency, fetch_us, verify_us = parts.artifact
+        return Resident(
+            model,
+            parts.schema,
+            measured_bytes(nbytes, model.resident_bytes, version.resident_bytes),
+            *(residency, fetch_us, load_us),
+            verify_us=verify_us,
+            version=version,
+            costs=costs,
+        )
 
     def _measure(self, version: ModelVersion, parts: _Parts) -> tuple[LoadedModel, int]:
         """The model, and what it has left allocated at its first load: its bytes are the same at each one, and to ask
