@@ -88,14 +88,15 @@ class Admission:
             gate = self._open(tenant, now)
         if gate.concurrency and gate.in_flight >= gate.concurrency:
             return Refusal(Limit.CONCURRENCY, _ms(_WAIT_BUSY_S))
-        if not self._shared.has_room(gate):
+        shared = self._shared
+        if shared.in_flight >= shared.limit and not shared.has_room(gate):
             return Refusal(Limit.OVERLOAD, _ms(_WAIT_BUSY_S))
         if gate.bucket is not None and not gate.bucket.take(now):
             return Refusal(Limit.RATE, _ms(gate.bucket.wait_s))
         if not gate.is_seen:
             gate.is_seen = True
             self._seen.append(gate)
-        self._shared.start(gate)
+        shared.start(gate)
         return gate
 
     def release(self, gate: Gate) -> None:

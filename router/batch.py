@@ -76,10 +76,15 @@ class Batch:
         except DecodeError:
             self._fail_rest(Failure(Code.INTERNAL, "a scorer sent an answer that can't be read", "BAD_ANSWER"))
             return
-        link, left, answers = self._link, self._left, 0
+        link, items, left, answers = self._link, self._items, self._left, 0
         for result in results:
-            item = self._take(result.index)
+            index = result.index
+            item = items[index] if index < len(items) else None
             if item is None:
+                continue
+            items[index] = item.withdraw = None  # as `_take` does, without a call for each item
+            self._left -= 1
+            if item.done:
                 continue
             if result.code:
                 failure = Failure(result.code, result.message, result.reason, result.retry_after_ms)

@@ -121,19 +121,18 @@ class Forwarder:
     def _admit(self, payload: bytes, deadline: float, sink: Sink, now: float) -> Item | None:
         """The item, admitted and with its way; None when it was refused."""
         try:
-            head = parse_head(payload)
+            tenant, model = parse_head(payload)
         except InvalidRequestError as error:
             sink.fail(failure_of(error))
             return None
         if deadline <= now:
             sink.fail(failure_of(DeadlineError("the deadline had passed when the router read the request")))
             return None
-        tenant = head.tenant
         gate = self._admission.admit(tenant, now)
         if not isinstance(gate, Gate):
             sink.fail(self._refusal(gate))
             return None
-        way = self._table.find(tenant, head.model)
+        way = self._table.find(tenant, model)
         if way is None:
             self._admission.release(gate)
             self._counters.unreachable += 1

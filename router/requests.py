@@ -12,18 +12,19 @@ MAX_BATCH_ITEMS = 1024
 _MAX_NAME = 128
 
 
-def parse_head(payload: bytes) -> ScoreRequestHead:
+def parse_head(payload: bytes) -> tuple[str, str]:
     """Tenant and model of a request. Raises InvalidRequestError."""
     try:
         head = ScoreRequestHead.FromString(payload)
     except DecodeError as error:
         raise InvalidRequestError("the bytes are not a ScoreRequest") from error
-    if not head.tenant or not head.model:
-        raise InvalidRequestError("tenant is missing" if not head.tenant else "model is missing")
-    if len(head.tenant) > _MAX_NAME or len(head.model) > _MAX_NAME:  # placements are remembered by name
-        check_name("tenant", head.tenant)
-        check_name("model", head.model)
-    return head
+    tenant, model = head.tenant, head.model
+    if not tenant or not model:
+        raise InvalidRequestError("tenant is missing" if not tenant else "model is missing")
+    if len(tenant) > _MAX_NAME or len(model) > _MAX_NAME:  # placements are remembered by name
+        check_name("tenant", tenant)
+        check_name("model", model)
+    return tenant, model
 
 
 def parse_batch(payload: bytes) -> RawBatch:
