@@ -27,7 +27,9 @@ _NOBODY: Mapping[str, Member] = MappingProxyType({})
 
 
 class MembersView(NamedTuple):
-    """The members by id as of one revision of etcd. `down`: those that died lately and keep their places."""
+    """The members by id as of one revision of etcd. `down`: those that died lately and keep their places, also while
+    they are there again and warming.
+    """
 
     epoch: int
     revision: int
@@ -36,7 +38,7 @@ class MembersView(NamedTuple):
 
     @property
     def placed(self) -> tuple[Member, ...]:
-        """Those whom a placement is made of."""
+        """Those whom a placement is made of; who warms and has kept its places is in it twice, as warming and down."""
         return (*self.members.values(), *self.down.values())
 
 

@@ -28,11 +28,13 @@ class Held(NamedTuple):
 
 
 def settled(members: Iterable[Member]) -> list[Member]:
-    """The members as they will be: who warms is ready, who leaves is gone."""
+    """The members as they will be: who warms is ready, and no longer down; who leaves is gone."""
+    staying = [member for member in members if member.state not in _GOING]
+    warming = {member.id for member in staying if member.state is MemberState.WARMING}
     return [
         msgspec.structs.replace(member, state=MemberState.READY) if member.state is MemberState.WARMING else member
-        for member in members
-        if member.state not in _GOING
+        for member in staying
+        if member.state is not MemberState.DOWN or member.id not in warming
     ]
 
 

@@ -9,6 +9,8 @@ from registry.etcd_records import Changed, Deleted, KeyValue, Listed, Put
 from registry.keys import Keys, encode
 from registry.member_fold import MemberFold
 from registry.model import Member, MemberState
+from registry.placement import Placement
+from scorer.inheritance import settled
 
 KEYS = Keys("c")
 IDS = ("a", "b", "c", "d")
@@ -160,9 +162,10 @@ def test_the_dead_keep_their_places_for_a_while(history: list[tuple[str, dict[st
             fold.apply(Changed(revision, tuple(map(Put, puts))), now_s)
         else:
             fold.apply(Changed(revision, tuple(Deleted(KEYS.member(n), revision) for n in states)), now_s)
-        died = {n for n in before.keys() - fold.view.members.keys() if before[n].state is MemberState.READY}
+        working = {n for n, m in fold.view.members.items() if m.state is not MemberState.WARMING}
+        died = {n for n in before.keys() - working if before[n].state is MemberState.READY}
         until_s |= dict.fromkeys(died, now_s + 60.0)
-        until_s = {n: until for n, until in until_s.items() if until > now_s and n not in fold.view.members}
+        until_s = {n: until for n, until in until_s.items() if until > now_s and n not in working}
         assert fold.view.down == {n: member(n, "1", MemberState.DOWN) for n in until_s}
         assert fold.next_s == min(until_s.values(), default=math.inf)
         assert len(fold.view.placed) == len(fold.view.members) + len(until_s)
@@ -183,6 +186,22 @@ def test_a_death_and_the_end_of_its_time_are_changes_and_a_return_brings_back_wh
     assert (fold.view.epoch, set(fold.view.down)) == (4, {"a"})
     fold.expire(130.0)
     assert (fold.view.epoch, fold.view.down) == (5, {})
+
+
+def test_who_warms_after_a_crash_keeps_its_places() -> None:
+    """Its supervisor starts it again before its lease is over, so it never vanishes."""
+    fold = MemberFold(KEYS, refill_after_s=60.0)
+    fold.apply(Listed(1, (announced("a"), announced("b"), announced("c"))), 0.0)
+    shard = Placement(fold.view.placed, shard_size=2).shard("tenant")
+    name = shard[0].id
+    for revision, state in enumerate((MemberState.WARMING, MemberState.READY), start=2):
+        warming = encode(member(name, "2", state))
+        fold.apply(Changed(revision, (Put(KeyValue(KEYS.member(name), warming, revision)),)), float(revision))
+        placement = Placement(fold.view.placed, shard_size=2)
+        assert {one.id for one in placement.shard("tenant")} == {one.id for one in shard}
+        is_asked = name in [one.id for one in placement.candidates("tenant", "model")]
+        assert is_asked is (state is MemberState.READY)
+        assert sorted(one.id for one in settled(fold.view.placed)) == ["a", "b", "c"]
 
 
 def test_who_a_listing_lost_is_down_when_its_grace_is_over() -> None:
