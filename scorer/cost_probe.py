@@ -1,7 +1,7 @@
 """Measures what a loaded model's predictions take, on the thread that loads.
 
 Contract: `CostProbe.curve` gives a curve for every model, also for one that doesn't take the rows made for it. The
-first load of a package predicts made rows seven times, which takes 0.1-0.2 ms for usual models and at most some
+first load of a package predicts made rows seven times, which takes 0.15-0.5 ms for usual models and at most some
 milliseconds for slow ones; later loads of it find the curve, with what was learnt since. Figures are CPU time of this
 thread, the least of two: other threads and processes count as little as can be. For one thread.
 """
