@@ -43,6 +43,8 @@ class HouseKeeping:
     def close(self) -> None:
         """Stop."""
         self._timer.cancel()
+        with contextlib.suppress(ValueError, RuntimeError):
+            self._loop.remove_signal_handler(signal.SIGUSR1)
 
     def _sweep(self) -> None:
         now = self._loop.time()

@@ -79,7 +79,6 @@ async def test_a_signal_shows_all(counters: Counters, caplog: pytest.LogCaptureF
     assert (told["answers"], told["view_age_s"], told["links_ejected"]) == (12, 1.5, 0)
     assert (told["in_flight"], told["limit"]) == (0, 512)
     house.close()
-    asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
 
 
 def test_only_what_an_operator_should_hear_of() -> None:
