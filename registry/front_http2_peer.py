@@ -203,6 +203,8 @@ class Peer(asyncio.Protocol):
             return
         while not self._paused and (data := self.answers.take_output()):  # a write may pause
             self._transport.write(data)
+            if not self.answers.blocked:
+                break
         if self._close_by != inf and not self._paused and not self.answers.blocked:
             self._hang_up(self._transport)
 

@@ -60,9 +60,10 @@ class Batch:
 
     def start(self, channel: Channel, payload: bytes, timeout_s: float) -> None:
         """Send it."""
+        withdraw = self._withdraw
         for item in self._items:
             if item is not None:
-                item.withdraw = self._withdraw
+                item.withdraw = withdraw
         self._handle = channel.call(payload, timeout_s, self)
 
     def on_message(self, payload: bytes) -> None:

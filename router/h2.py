@@ -148,6 +148,11 @@ class H2Connection:
                 self._fail(f"HTTP/2 error {error.code}: {error.reason}")
         return events
 
+    @property
+    def has_more(self) -> bool:
+        """Whether `take_output` left something that may be sent."""
+        return self._sender.has_more
+
     # --- streams ---
 
     def _take_id(self) -> int:

@@ -70,6 +70,11 @@ class Sender:
         self.output.clear()
         return data
 
+    @property
+    def has_more(self) -> bool:
+        """Whether `take` left something that the peer's windows allow."""
+        return bool(self._turns) and self._window > 0
+
     # --- what the peer says ---
 
     def set_max_frame(self, size: int) -> None:

@@ -269,9 +269,10 @@ class H2Transport(asyncio.Protocol):
         transport = self._transport
         while transport is not None and not self._paused:  # a write may pause
             data = self._h2.take_output()
-            if not data:
+            if data:
+                transport.write(data)
+            if not self._h2.has_more:
                 break
-            transport.write(data)
 
     def _check_alive(self) -> None:
         """While calls are open and the peer is silent: ping, and give the connection up if even then nothing comes."""
