@@ -2,7 +2,7 @@
 
 Contract: each request that is joined with others gets what it would get alone: its own failure, its own choice of
 outputs, its own limit of bytes. The numbers are equal to the last bit where the engine's are for any number of rows
-(LightGBM); ONNX Runtime's may differ in the last digits of float32, as they do with the number of rows of a request.
+(LightGBM, XGBoost); ONNX Runtime's may differ in the last digits of float32, as they do between one row and two.
 Whatever a joined prediction raises, each request is then predicted alone, so that none fails for another one's rows.
 """
 
