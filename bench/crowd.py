@@ -40,7 +40,7 @@ class Crowd:
         from sklearn.datasets import make_classification
 
         rows, target = make_classification(_ROWS, FEATURES, n_informative=20, random_state=seed)
-        settings = {"objective": "binary", "num_leaves": 31, "num_threads": 2, "verbose": -1, "seed": seed}
+        settings = {"objective": "binary", "num_leaves": 31, "num_threads": 1, "verbose": -1, "seed": seed}
         self.text = str(lightgbm.train(settings, lightgbm.Dataset(rows, target), trees).model_to_string())
         self._admitted: Admitted | None = None
         self._made = 0
