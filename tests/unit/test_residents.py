@@ -187,6 +187,17 @@ def test_under_a_guarantee_the_smaller_ones_that_are_too_much_leave() -> None:
     assert memory.load("b", 50) in (["a2"], ["a3"])
 
 
+def test_a_guarantee_holds_to_the_byte() -> None:
+    memory = Memory(300)
+    for number, nbytes in enumerate((200, 50, 40, 10)):
+        memory.load(f"a{number}", nbytes)
+    memory.residents.set_limits("a", guaranteed_bytes=251)
+    assert memory.load("b", 45) is None, "only the one of 40 may leave, or that of 10"
+    memory.residents.set_limits("a", guaranteed_bytes=250)
+    assert memory.load("b", 45) is not None
+    assert memory.residents.used_by("a") >= 250
+
+
 def test_all_guaranteed_or_just_loaded_but_one_in_a_thousand_that_one_is_found() -> None:
     memory = Memory(100_000, step_s=0.0)
     memory.residents.set_limits("a", guaranteed_bytes=99_900)
