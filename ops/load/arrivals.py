@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Arrivals:
 
 
 def draw(spec: LoadSpec, process: int) -> Arrivals:
-    """What one process sends. `process`: 0 to `spec.processes` - 1."""
+    """What one process sends. `process`: 0 to `spec.processes` - 1. Each class has at least one model."""
     parts = [_of_class(spec, number, process) for number in range(len(spec.classes))]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.argsort(columns[0], kind="stable")
@@ -43,8 +44,6 @@ def draw(spec: LoadSpec, process: int) -> Arrivals:
 def _of_class(spec: LoadSpec, number: int, process: int) -> tuple[np.ndarray, ...]:
     tenants = spec.classes[number]
     places = np.array([place for place, model in enumerate(spec.models) if belongs(model, tenants)], np.int32)
-    if not len(places):
-        raise ValueError(f"there is no model of class {tenants.name!r}")
     random = np.random.default_rng([spec.seed, number, process])
     calls_s = poisson(tenants.rate / spec.processes / spec.batch, *_window(spec, tenants), random)
     due_s = np.repeat(calls_s, spec.batch)
@@ -59,6 +58,8 @@ def _of_class(spec: LoadSpec, number: int, process: int) -> tuple[np.ndarray, ..
 
 def belongs(model: LoadModel, tenants: TenantClass) -> bool:
     """Whether a class asks for a model."""
+    if tenants.tenants:
+        return fnmatchcase(model.tenant, tenants.tenants)
     return model.group in ("", tenants.name)
 
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import numpy as np
 
 from client import AsyncClient, ScoreError
-from ops.load.outcomes import Outcomes
-from ops.load.payloads import Requests
-from ops.load.spec import LoadSpec
+from ops.load.outcomes import Notes
+from ops.load.payloads import RowPool
+from ops.load.spec import LoadSpec, Tls
+from ops.load.wire_sender import LEAST_S
 
 
 class ClientSender:
     """As `ops.load.wire_sender.WireSender`."""
 
-    def __init__(self, spec: LoadSpec, outcomes: Outcomes, clock: Callable[[], float]) -> None:
-        self._spec, self._outcomes, self._clock = spec, outcomes, clock
-        self._requests = Requests(spec)
-        self._clients = [AsyncClient(spec.addresses) for _ in range(spec.connections)]
+    def __init__(self, spec: LoadSpec, notes: Notes, clock: Callable[[], float]) -> None:
+        self._spec, self._notes, self._clock = spec, notes, clock
+        self._rows: RowPool[np.ndarray] = RowPool(spec.seed, lambda rows: rows)
+        secure = None if spec.tls is None else _credentials(spec.tls)
+        name = spec.addresses[0].rpartition(":")[0] if secure is not None and len(spec.addresses) > 1 else None
+        addresses = spec.addresses[0] if len(spec.addresses) == 1 else spec.addresses
+        self._clients = [AsyncClient(addresses, credentials=secure, server_name=name) for _ in range(spec.connections)]
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -28,27 +36,32 @@ class ClientSender:
     def connect(self) -> None:
         """The channels connect by themselves."""
 
-    def send(self, places: Sequence[int], now: float) -> None:
+    def send(self, first: int, end: int, now: float) -> None:
         """Send one request."""
-        task = asyncio.get_running_loop().create_task(self._ask(places[0], now))
+        task = asyncio.get_running_loop().create_task(self._ask(first, now))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, place: int, now: float) -> None:
-        outcomes, spec = self._outcomes, self._spec
-        outcomes.sent_s[place] = now
-        model = spec.models[int(outcomes.model[place])]
-        rows = self._requests.rows(int(outcomes.model[place]), int(outcomes.rows[place]))
-        left_s = outcomes.due_s[place] + spec.deadline_s - now
+        notes = self._notes
+        notes.sent_s[place] = now
+        model = self._spec.models[notes.model[place]]
+        rows = self._rows.take(notes.rows[place], model.features)
+        left_s = max(notes.due_s[place] + self._spec.deadline_s - now, LEAST_S)
         client = self._clients[place % len(self._clients)]
         try:
             scores = await client.score(model.tenant, model.model, rows, timeout_s=left_s)
-            outcomes.status[place], outcomes.residency[place] = 0, scores.residency
         except ScoreError as error:
-            outcomes.status[place] = error.code.value[0]
-        outcomes.done_s[place] = self._clock()
+            notes.fail(place, error.code.value[0], f"{error.reason}: {error.message}", self._clock())
+        else:
+            notes.answer(place, scores.residency, self._clock())
 
     async def aclose(self) -> None:
         """Close the connections."""
         for client in self._clients:
             await client.aclose()
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    ca, key, cert = (Path(each).read_bytes() if each else None for each in (tls.ca, tls.key, tls.cert))
+    return grpc.ssl_channel_credentials(ca, key, cert)

@@ -7,6 +7,7 @@ never answered.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -73,7 +74,7 @@ def moments(outcomes: Outcomes, from_s: float, until_s: float) -> list[Moment]:
     edges = np.arange(from_s, until_s, 1.0).tolist()
     bounds = np.searchsorted(outcomes.due_s, [*edges, until_s])
     return [
-        _moment(edge - from_s, outcomes.select(np.arange(start, end)))
+        _moment(edge - from_s, outcomes.select(slice(start, end)))
         for edge, start, end in zip(edges, bounds[:-1], bounds[1:], strict=True)
     ]
 
@@ -83,8 +84,13 @@ def latency_of(latency_s: np.ndarray) -> Latency:
     if not len(latency_s):
         return Latency(0)
     sorted_ms = np.sort(latency_s) * 1000
-    ranks = np.ceil(np.array(QUANTILES) * len(sorted_ms)).astype(int) - 1
+    ranks = [nearest_rank(quantile, len(sorted_ms)) for quantile in QUANTILES]
     return Latency(len(sorted_ms), tuple(sorted_ms[ranks].tolist()), float(sorted_ms[-1]), float(sorted_ms.mean()))
+
+
+def nearest_rank(quantile: float, count: int) -> int:
+    """The place, among so many sorted numbers, of the smallest one that this share of them doesn't exceed."""
+    return max(0, math.ceil(round(quantile * count, 6)) - 1)
 
 
 def _figures(name: str, outcomes: Outcomes, duration_s: float) -> GroupFigures:
@@ -104,10 +110,11 @@ def _figures(name: str, outcomes: Outcomes, duration_s: float) -> GroupFigures:
 
 def _errors(status: np.ndarray) -> dict[str, int]:
     codes, counts = np.unique(status[status != 0], return_counts=True)
-    return {_name(int(code)): int(count) for code, count in zip(codes, counts, strict=True)}
+    return {status_name(int(code)): int(count) for code, count in zip(codes, counts, strict=True)}
 
 
-def _name(code: int) -> str:
+def status_name(code: int) -> str:
+    """Of a gRPC status, or of a request that was never answered."""
     if code == UNFINISHED:
         return "UNFINISHED"
     return Code(code).name if code in set(Code) else f"status {code}"

@@ -1,4 +1,7 @@
-"""Plots as SVG, drawn here so that a page of them needs nothing from anywhere. Pure."""
+"""Plots as SVG, drawn here so that a page of them needs nothing from anywhere. Pure.
+
+Colours are classes (`c0` to `c7`, `grid`, `title`) for the page's style sheet, so that they fit light and dark.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-_WIDTH, _HEIGHT = 860, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 28, 36
-_COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#475569")
+_WIDTH, _HEIGHT = 900, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 170, 34, 44
+COLOURS = 8
 
 
 class Series(NamedTuple):
@@ -21,42 +24,63 @@ class Series(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """`ticks`: value and label; else they are made. `to_unit`: a value as a share of the axis."""
+    """`ticks`: value and label. `to_unit`: a value as a share of the axis."""
 
     ticks: Sequence[tuple[float, str]]
     to_unit: Callable[[float], float]
 
 
-def plot(title: str, x_label: str, y_label: str, series: Sequence[Series], *, log_y: bool = False) -> str:
-    """Lines over one axis of x."""
+def plot(
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[Series],
+    *,
+    log_y: bool = False,
+    x_axis: Axis | None = None,
+    y_axis: Axis | None = None,
+) -> str:
+    """Lines over one axis of x. Without an axis one is made that fits."""
     points = [(x, y) for line in series for x, y in zip(line.xs, line.ys, strict=True) if _is_shown(y, log_y)]
     if not points:
         return f"<p>{escape(title)}: nothing to show</p>"
-    x_axis = linear([x for x, _y in points])
-    y_axis = logarithmic([y for _x, y in points]) if log_y else linear([0.0, *(y for _x, y in points)])
-    parts = [*_frame(title, x_label, y_label, x_axis, y_axis)]
+    x_axis = x_axis or linear([x for x, _y in points])
+    ys = [y for _x, y in points]
+    y_axis = y_axis or (logarithmic(ys) if log_y else linear([0.0, *ys]))
+    parts = _frame(title, x_label, y_label, x_axis, y_axis)
     for number, line in enumerate(series):
         parts += _line(line, number, x_axis, y_axis, log_y)
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+
+
+def fixed(ticks: Sequence[tuple[float, str]]) -> Axis:
+    """An axis with these ticks, from the first to the last."""
+    low, high = ticks[0][0], ticks[-1][0]
+    return Axis(ticks, lambda value: (value - low) / (high - low))
 
 
 def linear(values: Sequence[float]) -> Axis:
     """An axis from the smallest to the largest value, with about five round ticks."""
     low, high = min(values), max(values)
     step = _round_step((high - low) / 5 or 1.0)
-    low, high = math.floor(low / step) * step, math.ceil(high / step) * step or step
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     high = high if high > low else low + step
     count = round((high - low) / step)
-    ticks = [(low + step * number, f"{low + step * number:g}") for number in range(count + 1)]
-    return Axis(ticks, lambda value: (value - low) / (high - low))
+    return fixed([(low + step * number, f"{low + step * number:,.6g}") for number in range(count + 1)])
 
 
 def logarithmic(values: Sequence[float]) -> Axis:
-    """An axis in powers of ten."""
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    high = max(high, low + 1)
-    ticks = [(10.0**power, f"{10.0**power:g}") for power in range(low, high + 1)]
-    return Axis(ticks, lambda value: (math.log10(value) - low) / (high - low))
+    """An axis with ticks at 1, 2 and 5 times powers of ten; at the powers alone where these are many."""
+    low, high = min(values), max(values)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    digits = (1, 2, 5) if len(powers) < 5 else (1,)
+    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    first = max((number for number, tick in enumerate(ticks) if tick <= low), default=0)
+    last = min((number for number, tick in enumerate(ticks) if tick >= high), default=len(ticks) - 1)
+    chosen = ticks[first : max(last, first + 1) + 1]
+    bottom, top = math.log10(chosen[0]), math.log10(chosen[-1])
+    labels = [(tick, f"{tick:,g}") for tick in chosen]
+    return Axis(labels, lambda value: (math.log10(value) - bottom) / (top - bottom))
 
 
 def _round_step(step: float) -> float:
@@ -77,28 +101,31 @@ def _y(unit: float) -> float:
 
 
 def _frame(title: str, x_label: str, y_label: str, x_axis: Axis, y_axis: Axis) -> list[str]:
-    parts = [f'<text x="{_LEFT}" y="16" class="title">{escape(title)}</text>']
+    parts = [f'<text x="0" y="16" class="title">{escape(title)}</text>']
     for value, label in y_axis.ticks:
         y = _y(y_axis.to_unit(value))
         parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(label)}</text>')
     for value, label in x_axis.ticks:
-        x, y = _x(x_axis.to_unit(value)), _HEIGHT - _BOTTOM
-        parts.append(f'<text x="{x:.1f}" y="{y + 16}" text-anchor="middle">{label}</text>')
+        x, bottom = _x(x_axis.to_unit(value)), _HEIGHT - _BOTTOM
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 5}" class="grid"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{escape(label)}</text>')
     middle = (_WIDTH - _RIGHT + _LEFT) / 2
-    parts.append(f'<text x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(f'<text x="{_LEFT}" y="{_TOP - 2}" text-anchor="end">{escape(y_label)}</text>')
+    parts.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text x="{_LEFT - 8}" y="{_TOP - 4}" text-anchor="end" class="unit">{escape(y_label)}</text>')
     return parts
 
 
 def _line(line: Series, number: int, x_axis: Axis, y_axis: Axis, log_y: bool) -> list[str]:
-    colour = _COLOURS[number % len(_COLOURS)]
+    colour = f"c{number % COLOURS}"
     places = [
-        f"{_x(x_axis.to_unit(x)):.1f},{_y(y_axis.to_unit(y)):.1f}"
+        (_x(x_axis.to_unit(x)), _y(y_axis.to_unit(y)))
         for x, y in zip(line.xs, line.ys, strict=True)
         if _is_shown(y, log_y)
     ]
-    y = _TOP + 8 + 18 * number
-    name = f'<text x="{_WIDTH - _RIGHT + 26}" y="{y + 4}">{escape(line.name)}</text>'
-    key = f'<line x1="{_WIDTH - _RIGHT + 8}" x2="{_WIDTH - _RIGHT + 22}" y1="{y}" y2="{y}" stroke="{colour}"/>'
-    return [f'<polyline points="{" ".join(places)}" fill="none" stroke="{colour}"/>', key, name]
+    dots = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" class="{colour}"/>' for x, y in places if len(places) < 30]
+    y = _TOP + 6 + 18 * number
+    key = f'<line x1="{_WIDTH - _RIGHT + 14}" x2="{_WIDTH - _RIGHT + 32}" y1="{y}" y2="{y}" class="{colour}"/>'
+    name = f'<text x="{_WIDTH - _RIGHT + 38}" y="{y + 4}">{escape(line.name)}</text>'
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    return [f'<polyline points="{path}" class="{colour}"/>', *dots, key, name]

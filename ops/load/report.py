@@ -1,4 +1,4 @@
-"""The result of a run as one value, the lines of its table, and what it must fulfil. Pure.
+"""The result of a run as one value, and the lines of its table. Pure.
 
 A run was limited by its generator, and says nothing of the server, when requests left late (p99 over `LATE_MS` and over
 a tenth of the p99 latency), a sending process had no rest, or the wanted rate was over `_NEAR` of what the processes
@@ -8,13 +8,12 @@ can do.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from ops.load.generator import LoadRun
-from ops.load.percentiles import QUANTILES, GroupFigures, Latency, Moment, figures, latency_of, moments
+from ops.load.percentiles import GroupFigures, Latency, Moment, figures, latency_of, moments, status_name
 from ops.load.spec import LoadSpec
 
 LATE_MS = 2.0
@@ -23,8 +22,9 @@ _NEAR = 0.7
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A run's result. `lateness`: of sending. `limited_by_generator`: why, "" where it wasn't. `cpu_us`: of the
-    servers, a request; NaN where no server's process was named.
+    """A run's result. `lateness`: of sending. `generator_cpu_us`: of the sending processes, a request.
+    `limited_by_generator`: why, "" where it wasn't. `cpu_us`: of the servers, a request; NaN where it isn't known.
+    `examples`: what servers said with a failure, by status. `models`: how many could be asked for.
     """
 
     spec: LoadSpec
@@ -32,9 +32,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     moments: list[Moment]
     lateness: Latency
     busiest: float
+    generator_cpu_us: float
     limit_per_s: float
     limited_by_generator: str
     cpu_us: float
+    models: int
+    examples: dict[str, str]
     machine: str = ""
     at: str = ""
 
@@ -57,73 +60,27 @@ def make_report(spec: LoadSpec, run: LoadRun, *, machine: str, at: str) -> Repor
         moments=moments(measured, spec.warm_up_s, spec.total_s),
         lateness=lateness,
         busiest=run.busiest,
-        limit_per_s=run.limit_per_s * spec.processes,
-        limited_by_generator=_limited(spec, run, groups[0].all, lateness),
+        generator_cpu_us=run.cpu_us,
+        limit_per_s=run.limit_per_s,
+        limited_by_generator=_limited(run, groups[0], lateness),
         cpu_us=run.server_cpu_s * 1e6 / max(1, len(measured)),
+        models=len(spec.models),
+        examples={status_name(status): text for status, text in sorted(run.examples.items())},
         machine=machine,
         at=at,
     )
 
 
-def _limited(spec: LoadSpec, run: LoadRun, latency: Latency, lateness: Latency) -> str:
+def _limited(run: LoadRun, group: GroupFigures, lateness: Latency) -> str:
     late_ms = lateness.quantiles_ms[3] if lateness.requests else 0.0
-    p99_ms = latency.quantiles_ms[3] if latency.requests else 0.0
+    p99_ms = group.all.quantiles_ms[3] if group.all.requests else 0.0
     if late_ms > max(LATE_MS, p99_ms / 10):
         return f"1 % of the requests left {late_ms:.1f} ms late or more"
     if run.busiest > _BUSY:
         return f"a sending process took {run.busiest:.0%} of a processor"
-    if run.limit_per_s and spec.rate > _NEAR * run.limit_per_s * spec.processes:
-        return (
-            f"{spec.rate:,.0f} requests a second are near the {run.limit_per_s * spec.processes:,.0f} that it can send"
-        )
+    if group.rate > _NEAR * run.limit_per_s:
+        return f"{group.rate:,.0f} requests a second are near the {run.limit_per_s:,.0f} that it can send"
     return ""
-
-
-class Gate(NamedTuple):
-    """A bound that a run must keep. `value`: what it was; `is_met`: NaN never is."""
-
-    name: str
-    bound: float
-    value: float
-    is_met: bool
-
-
-class Bounds(NamedTuple):
-    """None for no bound. Of all requests, or of the class `of` where one is named."""
-
-    max_p50_ms: float | None = None
-    max_p99_ms: float | None = None
-    max_p999_ms: float | None = None
-    max_error_rate: float | None = None
-    min_hit_rate: float | None = None
-    min_rate: float | None = None
-    max_cpu_us: float | None = None
-    of: str = ""
-
-
-def gates(report: Report, bounds: Bounds) -> list[Gate]:
-    """Each bound, and what it was. Raises KeyError: there is no such class."""
-    group = {each.name: each for each in report.groups}[bounds.of or "all"]
-    quantiles = group.all.quantiles_ms or (float("nan"),) * len(QUANTILES)
-    good = group.all.requests / report.spec.duration_s
-    values = {
-        "max_p50_ms": quantiles[0],
-        "max_p99_ms": quantiles[3],
-        "max_p999_ms": quantiles[4],
-        "max_error_rate": group.error_rate if group.requests else float("nan"),
-        "min_hit_rate": group.hit_rate,
-        "min_rate": good,
-        "max_cpu_us": report.cpu_us,
-    }
-    return [
-        _gate(name, bound, values[name])
-        for name, bound in bounds._asdict().items()
-        if name != "of" and bound is not None
-    ]
-
-
-def _gate(name: str, bound: float, value: float) -> Gate:
-    return Gate(name, bound, value, value <= bound if name.startswith("max") else value >= bound)
 
 
 def latency_lines(report: Report) -> Iterator[tuple[str, str, Latency]]:

@@ -32,8 +32,8 @@ class Pattern(StrEnum):
 
 
 class LoadModel(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A model to ask for. `features`: how many numbers a row has. `group`: of which class of tenants it is, "" for the
-    only one.
+    """A model to ask for. `features`: how many numbers a row has. `group`: of which class of tenants it is, "" for
+    all that choose no tenants.
     """
 
     tenant: str
@@ -43,13 +43,16 @@ class LoadModel(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class TenantClass(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Tenants that behave alike. `rate`: requests a second of all of them. `zipf`: exponent of the popularity of their
-    models. `churn_s`: so often `churn_models` of them trade their popularity with others; 0 for never. `from_s`,
-    `until_s`: when they send, seconds after the warm-up's begin; 0 for the end.
+    """Tenants that behave alike. `rate`: requests a second of all of them. `tenants`: those whose name is like this, as
+    file names are in a shell ("acme", "t-00*"); "" for the models of the group of this name and of none. `zipf`:
+    exponent of the popularity of their models. `churn_s`: so often `churn_models` of those hardly asked for become the
+    most popular ones; 0 for never. `from_s`, `until_s`: when they send, seconds after the warm-up's begin; 0 for the
+    end.
     """
 
     name: str
     rate: float
+    tenants: str = ""
     pattern: Pattern = Pattern.ZIPF
     zipf: float = 1.0
     churn_s: float = 0.0
@@ -65,11 +68,29 @@ class RowShare(msgspec.Struct, frozen=True):
     share: float
 
 
+class Tls(msgspec.Struct, frozen=True):
+    """PEM files: whom to trust, "" for those that the machine trusts; and the caller's own certificate, "" for none."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+class Oip(msgspec.Struct, frozen=True):
+    """What servers of the Open Inference Protocol may want otherwise: the input tensor's name and type (FP32 or FP64),
+    and the version of the models, "" for the server's choice.
+    """
+
+    tensor: str = "input-0"
+    datatype: str = "FP32"
+    version: str = ""
+
+
 class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """See the module. `addresses`: host:port of the servers, taken in turn. `duration_s`: without the warm-up.
     `deadline_s`: of each request, from when it was due. `batch`: requests in a call of the target `batch`,
     1 for others. `connections`: of each process to each address. `trace`: a file of arrivals to be replayed instead of
-    drawn ones; see `ops.load.trace`.
+    drawn ones; see `ops.load.trace`. `tls`: None for plain text.
     """
 
     target: Target
@@ -85,11 +106,8 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     processes: int = 1
     seed: int = 1
     trace: str = ""
-
-    @property
-    def rate(self) -> float:
-        """Requests a second of all classes."""
-        return sum(each.rate for each in self.classes)
+    tls: Tls | None = None
+    oip: Oip = Oip()
 
     @property
     def total_s(self) -> float:
