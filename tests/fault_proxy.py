@@ -1,4 +1,4 @@
-"""A TCP proxy on 127.0.0.1 that does to connections what networks do: delay, silence, half-open, reset mid-message.
+"""A TCP proxy on this machine that does to connections what networks do: delay, silence, half-open, reset mid-message.
 
 It forwards bytes and knows no protocol, so it stands between any client and any server. `up` and `down` are what is
 done to the bytes that go to the target and to those that come from it, and may be changed at any time; every
@@ -40,26 +40,37 @@ class Faults:
 
 
 class FaultProxy:
-    """See the module. `refusing`: new connections are reset at once. `accepted`: connections until now."""
+    """See the module. `listen`: on which address, port 0 for a free one; a server that advertises 127.0.0.2 and listens
+    on 127.0.0.1 can have a proxy between on the same port. `refusing`: new connections are reset at once. `accepted`:
+    connections until now.
+    """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, listen: str = "127.0.0.1:0") -> None:
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
+        self._listen = listen
         self._tasks: set[asyncio.Task[None]] = set()
         self.up, self.down = Faults(), Faults()
         self.refusing = False
         self.accepted = 0
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        host, _, port = self._listen.rpartition(":")
+        self._server = await asyncio.start_server(self._accept, host, int(port))
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        host, port = self._server.sockets[0].getsockname()
+        return f"{host}:{port}"
 
     @property
     def open_connections(self) -> int:
         return len(self._tasks)
+
+    async def heal(self) -> None:
+        """End all faults, and the connections that had them: what was swallowed comes no more."""
+        self.up, self.down, self.refusing = Faults(), Faults(), False
+        await self.reset_all()
 
     async def reset_all(self) -> None:
         """Reset every connection."""
@@ -131,9 +142,9 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def fault_proxy(target: str) -> AsyncIterator[FaultProxy]:
+async def fault_proxy(target: str, listen: str = "127.0.0.1:0") -> AsyncIterator[FaultProxy]:
     """A proxy before `target` (host:port)."""
-    proxy = FaultProxy(target)
+    proxy = FaultProxy(target, listen)
     await proxy.start()
     try:
         yield proxy
