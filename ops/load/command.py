@@ -32,8 +32,9 @@ from ops.connection import (
 )
 from ops.load.discover import Found, discover
 from ops.load.gates import gates, parse_bound
-from ops.load.generator import LoadRun, generate
+from ops.load.generator import generate
 from ops.load.options import check_spec, parse_class, parse_model, parse_rows, read_models
+from ops.load.outcomes import LoadRun
 from ops.load.page import page
 from ops.load.report import make_report
 from ops.load.screen import Screen, latency_table, summary

@@ -16,12 +16,11 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import psutil
 
-from ops.load.outcomes import Outcomes, load_all
+from ops.load.outcomes import LoadRun, Outcomes, load_all
 from ops.load.sending import READY, Progress
 from ops.load.spec import LoadSpec, TenantClass
 from ops.task_group import task_group
@@ -35,21 +34,6 @@ _LIMIT_RATE = 1e6
 _LIMIT_MODELS = 1_000
 _LONGEST_LIMIT_S = 120.0
 OnProgress = Callable[[list[Progress]], None]
-
-
-class LoadRun(NamedTuple):
-    """A finished run. `busiest`: share of a processor that the busiest sending process took; `cpu_us`: of all sending
-    processes, a request. `server_cpu_s`: of the servers over the measured time, NaN where none was named, or one ended.
-    `limit_per_s`: requests a second that the sending processes can do when nothing holds them. `examples`: what servers
-    said with a failure, by status.
-    """
-
-    outcomes: Outcomes
-    busiest: float
-    cpu_us: float
-    server_cpu_s: float
-    limit_per_s: float
-    examples: dict[int, str]
 
 
 async def generate(spec: LoadSpec, server_pids: Sequence[int], on_progress: OnProgress) -> LoadRun:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,6 +95,21 @@ class Outcomes:
     def select(self, which: np.ndarray | slice) -> Outcomes:
         """Those of a mask, of places, or of a slice."""
         return Outcomes({name: column[which] for name, column in self._columns.items()})
+
+
+class LoadRun(NamedTuple):
+    """A finished run. `busiest`: share of a processor that the busiest sending process took; `cpu_us`: of all sending
+    processes, a request. `server_cpu_s`: of the servers over the measured time, NaN where none was named, or one ended.
+    `limit_per_s`: requests a second that the sending processes can do when nothing holds them. `examples`: what servers
+    said with a failure, by status.
+    """
+
+    outcomes: Outcomes
+    busiest: float
+    cpu_us: float
+    server_cpu_s: float
+    limit_per_s: float
+    examples: dict[int, str]
 
 
 def load_all(paths: list[Path]) -> Outcomes:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from ops.load.generator import LoadRun
+from ops.load.outcomes import LoadRun
 from ops.load.percentiles import GroupFigures, Latency, Moment, figures, latency_of, moments, status_name
 from ops.load.spec import LoadSpec
 

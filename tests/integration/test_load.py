@@ -18,8 +18,9 @@ import pytest
 
 from ops.load.alarm import Alarm
 from ops.load.arrivals import draw
-from ops.load.generator import LoadRun, cpu_s, generate, measure_limit, null_server, run_spec
+from ops.load.generator import cpu_s, generate, measure_limit, null_server, run_spec
 from ops.load.null_server import answer_of
+from ops.load.outcomes import LoadRun
 from ops.load.payloads import PATHS
 from ops.load.report import make_report
 from ops.load.sending import Progress

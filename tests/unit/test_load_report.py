@@ -10,8 +10,7 @@ import msgspec
 import pytest
 
 from ops.load.gates import gates, parse_bound
-from ops.load.generator import LoadRun
-from ops.load.outcomes import Outcomes
+from ops.load.outcomes import LoadRun, Outcomes
 from ops.load.page import page
 from ops.load.plot import Series, linear, logarithmic, plot
 from ops.load.report import Report, make_report
