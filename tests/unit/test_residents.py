@@ -228,3 +228,15 @@ def test_a_tenant_that_has_gone_leaves_nothing_behind() -> None:
         memory.residents.remove(key)
     assert len(memory.residents._shares) == 0
     assert memory.residents.used_by("a") == 0
+
+
+@pytest.mark.parametrize("most", [2.0, 400.0])
+def test_demand_is_the_same_however_often_all_is_scaled_down(most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demand, "_MOST_DOUBLINGS", most)
+    monkeypatch.setattr(demand, "TURNOVERS", 0.1)
+    memory = Memory(300, step_s=demand.HALF_LIFE_S)
+    memory.ask("a", times=64)
+    for _ in range(6):
+        memory.load("b", 100)
+        memory.residents.remove("b")
+    assert dict(memory.residents.hottest())["a"] == pytest.approx(1.0)
