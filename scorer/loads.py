@@ -28,7 +28,7 @@ from scorer.load_queue import LoadQueue
 from scorer.load_run import Run
 from scorer.resident import Counts, Load, Resident
 
-AT_ONCE = 4
+AT_ONCE = 8  # fetches that overlap; engines load one after another. A store that hangs for some holds only these.
 PATIENCE_S = 2.0
 WAITERS_PER_TENANT = 10_000
 WAITERS = 50_000

@@ -31,7 +31,7 @@ from scoremesh.scoring.v1.scoring_pb2 import (
     StreamScoreBatchRequest,
     StreamScoreBatchResponse,
 )
-from scorer import residents
+from scorer import loads, residents
 from scorer.config import parse
 from scorer.engine import engine_for
 from scorer.server import RESIDENCY_SERVICE, SERVICE, Scorer
@@ -118,8 +118,9 @@ class Desk:
 async def desk(
     etcd_server: EtcdServer, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Desk]:
-    """Models may leave as soon as they have answered."""
+    """Models may leave as soon as they have answered; four are loaded at a time."""
     monkeypatch.setattr(residents, "JUST_LOADED_S", 0.0)
+    monkeypatch.setattr(loads, "AT_ONCE", 4)
     cluster = keys.models_prefix.decode().split("/")[2]
     arguments = ["--listen", "127.0.0.1:0", "--etcd", etcd_server.endpoint, "--cluster", cluster, "--drain-s", "1"]
     arguments += ["--store", f"file://{tmp_path}/store", "--cache-dir", f"{tmp_path}/cache", "--capacity-mib", "0.5"]

@@ -27,15 +27,15 @@ from registry.library import Library, index_of
 from registry.manifest import AliasRecord, decode
 from registry.model import ModelRecord
 from registry.store_urls import open_store
+from tests.fault_proxy import FaultProxy
 from tests.integration.alias_clients import ALIASES, REF, SETUP, AliasClient, FaultyStore, Task
-from tests.integration.conftest import TcpProxy
 from tests.integration.linearizing import Call, State, is_linearizable, state_of
 from tests.integration.publishing import check_synced, model_file, open_ledger, publisher
 from tests.integration.s3_server import S3Server, running_s3
 
 CLIENTS = 5
 CALLS = 8
-MakeProxy = Callable[[str], Awaitable[TcpProxy]]
+MakeProxy = Callable[[str], Awaitable[FaultProxy]]
 
 
 async def set_up(store: ArtifactStore, etcd: Etcd, keys: Keys, folder: Path) -> State:
@@ -124,18 +124,18 @@ async def check_history(
 
 
 @contextlib.asynccontextmanager
-async def disturbed(proxies: list[TcpProxy], dice: Random) -> AsyncIterator[None]:
+async def disturbed(proxies: list[FaultProxy], dice: Random) -> AsyncIterator[None]:
     """Cuts connections by chance, often when a request has arrived and its answer is lost."""
 
     async def disturb() -> None:
         while True:
             await asyncio.sleep(dice.uniform(0.002, 0.03))
             proxy = dice.choice(proxies)
-            proxy.muted = dice.random() < 0.5
-            if proxy.muted:
+            proxy.down.dropping = dice.random() < 0.5
+            if proxy.down.dropping:
                 await asyncio.sleep(dice.uniform(0.001, 0.01))
-            await proxy.cut()
-            proxy.muted = False
+            await proxy.reset_all()
+            proxy.down.dropping = False
 
     task = asyncio.create_task(disturb())
     try:

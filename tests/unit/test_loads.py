@@ -99,6 +99,11 @@ class Desk:
         await self.cache.aclose()
 
 
+@pytest.fixture(autouse=True)
+def four_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loads, "AT_ONCE", 4)
+
+
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     desk = Desk(patience_s=5.0)
