@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 TEST  := $(PY) -m pytest -n $(or $(JOBS),3) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast test-slow fuzz check fmt types imports proto proto-check bench clean
+.PHONY: help setup demo up test test-fast test-slow fuzz check fmt types imports proto proto-check bench bench-peers bench-scale clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,14 @@ proto-check: $(STAMP) ## Lint the protos, check compatibility with main's, and t
 bench: $(STAMP) ## CPU a request of the data path, next to Envoy and to a plain router
 	scripts/setup-bench $(VENV)
 	$(PY) -m bench.data_path
+
+bench-peers: $(STAMP) ## Beside MLServer, Ray Serve, Triton, BentoML, Envoy: about 15 minutes, once more to install them
+	scripts/setup-bench $(VENV)
+	$(PY) -m bench.peers $(if $(QUICK),--quick)
+
+bench-scale: $(STAMP) ## With 1,000 to 300,000 models, 3 to 300 members: about 15 minutes, once more to make the models
+	scripts/setup-bench $(VENV)
+	$(PY) -m bench.scale $(if $(QUICK),--quick)
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import sys
@@ -24,6 +25,7 @@ from bench.models import BenchModel
 from ops.etcd_server import EtcdServer, free_port
 from ops.process import ChildProcess
 from registry.alias_moves import AliasMoves
+from registry.bounded import for_each
 from registry.etcd import Etcd
 from registry.keys import Keys
 from registry.ledger import Ledger
@@ -31,7 +33,7 @@ from registry.library import Library
 from registry.member_fold import MembersView
 from registry.members import follow_members
 from registry.model import Member
-from registry.probing import probe
+from registry.probing import ProbePool
 from registry.publish import Publisher
 from registry.server import FRONTS
 from registry.store_urls import open_store
@@ -76,27 +78,33 @@ def pins() -> tuple[list[str], list[str]]:
 
 @contextlib.contextmanager
 def running(
-    directory: Path, models: Sequence[BenchModel], wanted: Sequence[str], before: Path | None = None
+    directory: Path,
+    models: Sequence[BenchModel],
+    wanted: Sequence[str],
+    before: Path | None = None,
+    scorers: int = SCORERS,
+    resident_models: int = 0,
 ) -> Iterator[Fleet]:
     """Start all, publish the models, wait until each target answers; stop all at the end.
 
     `wanted`: names of targets out of TARGETS. `before`: another checkout of this repository; its router is one more
-    target.
+    target. `scorers`: how many. `resident_models`: each has memory for about so many; 0: for 512 MiB.
     """
     with contextlib.ExitStack() as stack:
         etcd = EtcdServer(directory / "etcd")
         stack.callback(etcd.terminate)
         etcd.start()
-        scorers = [_start_scorer(stack, directory, etcd.endpoint, number) for number in range(SCORERS)]
-        asyncio.run(_publish(directory, etcd.endpoint, models))
-        members = asyncio.run(_members(etcd.endpoint))
+        mean_bytes = asyncio.run(_publish(directory, etcd.endpoint, models))
+        extra = ["--capacity-mib", str(math.ceil(resident_models * mean_bytes / 2**20))] if resident_models else []
+        children = [_start_scorer(stack, directory, etcd.endpoint, number, extra) for number in range(scorers)]
+        members = asyncio.run(_members(etcd.endpoint, scorers))
         addresses = [member.address for member in members]
         targets = [_start_target(stack, directory, name, etcd.endpoint, addresses) for name in wanted]
         if before is not None:
             targets.append(_start_before(stack, directory, before, etcd.endpoint))
         for target in targets:
             wait_until_right(target, models, UP_TIMEOUT_S)
-        yield Fleet(targets, [scorer.pid for scorer in scorers], members)
+        yield Fleet(targets, [child.pid for child in children], members)
 
 
 def _start(
@@ -111,7 +119,9 @@ def _start(
     return child
 
 
-def _start_scorer(stack: contextlib.ExitStack, directory: Path, etcd: str, number: int) -> ChildProcess:
+def _start_scorer(
+    stack: contextlib.ExitStack, directory: Path, etcd: str, number: int, extra: Sequence[str]
+) -> ChildProcess:
     options = {
         "--listen": "127.0.0.1:0",
         "--id": f"scorer-{number}",
@@ -122,7 +132,7 @@ def _start_scorer(stack: contextlib.ExitStack, directory: Path, etcd: str, numbe
         "--cache-dir": f"{directory}/cache-{number}",
         "--workers": "0",
     }
-    return _start(stack, directory, f"scorer-{number}", [sys.executable, "-m", "scorer", *_words(options)])
+    return _start(stack, directory, f"scorer-{number}", [sys.executable, "-m", "scorer", *_words(options), *extra])
 
 
 def _start_target(stack: contextlib.ExitStack, directory: Path, name: str, etcd: str, scorers: Sequence[str]) -> Target:
@@ -152,18 +162,25 @@ def _words(options: dict[str, str]) -> list[str]:
     return [word for option in options.items() for word in option]
 
 
-async def _publish(directory: Path, endpoint: str, models: Sequence[BenchModel]) -> None:
-    etcd = Etcd([endpoint])
+async def _publish(directory: Path, endpoint: str, models: Sequence[BenchModel]) -> float:
+    """Returns the mean of the bytes that a loaded model takes."""
+    etcd, pool = Etcd([endpoint]), ProbePool()
+    resident_bytes: list[int] = []
+
+    async def publish(model: BenchModel) -> None:
+        resident_bytes.append((await publisher.publish(model.path, model.ref)).resident_bytes)
+
     try:
         ledger = Ledger(Library(open_store(f"file://{directory}/store")), etcd, Keys(CLUSTER))
-        publisher = Publisher(ledger, AliasMoves(ledger), probe)
-        for model in models:
-            await publisher.publish(model.path, model.ref)
+        publisher = Publisher(ledger, AliasMoves(ledger), pool.admit)
+        await for_each(models, publish, 4)
     finally:
+        await pool.aclose()
         await etcd.aclose()
+    return sum(resident_bytes) / len(resident_bytes)
 
 
-async def _members(endpoint: str) -> list[Member]:
+async def _members(endpoint: str, count: int) -> list[Member]:
     """The scorers, when all have announced themselves."""
     loop = asyncio.get_running_loop()
     complete: asyncio.Future[list[Member]] = loop.create_future()
@@ -171,7 +188,7 @@ async def _members(endpoint: str) -> list[Member]:
 
     def on_view(view: MembersView) -> None:
         members = list(view.members.values())
-        if len(members) == SCORERS and not complete.done():
+        if len(members) == count and not complete.done():
             complete.set_result(sorted(members, key=lambda member: member.id))
 
     follower = asyncio.create_task(follow_members(etcd, Keys(CLUSTER), on_view))

@@ -81,7 +81,7 @@ def run(
         for process in running:
             process.kill()
             process.communicate()
-    return _summary(logs)
+    return summary(logs)
 
 
 def _traced(port: int, cell: Cell, model: BenchModel, requests: int, log: Path) -> list[str]:
@@ -116,7 +116,8 @@ def _check(output: str, requests: int) -> None:
         raise BadRunError(f"only {data[1]} bytes of answers came for {requests} requests: some calls failed")
 
 
-def _summary(logs: Sequence[Path]) -> LoadResult:
+def summary(logs: Sequence[Path]) -> LoadResult:
+    """Figures of h2load's logs of every request."""
     table = np.concatenate([np.loadtxt(log, dtype=np.int64, ndmin=2) for log in logs])
     begun, latency = table[:, 0], table[:, 2]
     seconds = float((begun + latency).max() - begun.min()) / 1e6

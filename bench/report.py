@@ -120,7 +120,7 @@ def save(path: Path, runs: Sequence[Run], settings: dict[str, Any]) -> None:
     document = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m bench.data_path", *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": machine(),
         "versions": versions(),
         "settings": settings,
@@ -136,7 +136,7 @@ def insert(path: Path, runs: Sequence[Run]) -> None:
     after = rest.partition(_END)[2]
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     command = " ".join(["python -m bench.data_path", *sys.argv[1:]])
-    facts = "; ".join(f"{name} {value}" for name, value in {**machine(), **versions(), "commit": _commit()}.items())
+    facts = "; ".join(f"{name} {value}" for name, value in {**machine(), **versions(), "commit": commit()}.items())
     parts = [f"`{command}`, {now}. {facts}.", table(runs), goal_table(goals(runs))]
     path.write_text(f"{before}{_BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{_END}{after}")
 
@@ -165,7 +165,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str:
+def commit() -> str:
     return _output(["git", "describe", "--always", "--dirty", "--abbrev=12"])
 
 

@@ -1,0 +1,53 @@
+"""All servers of a comparison, running at the same time on one core: ours and those of others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from bench import envoy, fleet
+from bench.models import BenchModel
+from bench.peers import venvs
+from bench.peers.measure import wait_until_right
+from bench.peers.protocols import SCORE
+from bench.peers.servers import STARTERS, Served, Site
+
+OURS = "scoremesh: router + scorer"
+NAMES = {
+    fleet.OURS: OURS,
+    fleet.PLAIN: "grpc.aio router + our scorer",
+    fleet.ENVOY: "Envoy + our scorer",
+    fleet.DIRECT: "our scorer alone",
+}
+START_TIMEOUT_S = 240.0
+
+
+@contextlib.contextmanager
+def running(
+    directory: Path, models: Sequence[BenchModel], only: Sequence[str], say: Callable[[str], None]
+) -> Iterator[list[Served]]:
+    """Start them, and wait until each answers right. `only`: names of environments; () for all. What can't be had is
+    said and left out.
+    """
+    wanted = [name for name in NAMES if name != fleet.ENVOY or envoy.binary() is not None]
+    if len(wanted) < len(NAMES):
+        say(envoy.HOW_TO_GET)
+    with contextlib.ExitStack() as stack:
+        own = stack.enter_context(fleet.running(directory, models, wanted, scorers=1))
+        servers = [
+            Served(NAMES[target.name], SCORE, target.port, [*([target.pid] if target.pid else []), *own.scorer_pids])
+            for target in own.targets
+        ]
+        site = Site(stack, directory, models)
+        for name, starter in STARTERS:
+            if name and only and name not in only:
+                continue
+            missing = venvs.ensure(name, say) if name else ""
+            if missing:
+                say(f"{name} is left out: {missing}")
+                continue
+            servers.append(starter(site))
+            say(f"waiting for {servers[-1].name}")
+            wait_until_right(servers[-1], models, START_TIMEOUT_S)
+        yield servers
