@@ -213,8 +213,8 @@ def by_sharing(outcomes: Outcomes, spec: LoadSpec, placement: Placement) -> dict
 
 
 def summary(outcomes: Outcomes, seconds: float) -> dict[str, float | None]:
-    """Of the requests after the warm-up; those that failed aren't timed. `typical_p99_ms`: the median of the p99s of each
-    second, which what else the machine does for a moment doesn't move.
+    """Of the requests after the warm-up; those that failed aren't timed. `typical_p99_ms`: the median of the p99s of
+    each second, which what else the machine does for a moment doesn't move.
     """
     measured = outcomes.select(outcomes.due_s >= _WARM_UP_S)
     by_second = [moment.p99_ms for moment in moments(measured, _WARM_UP_S, _WARM_UP_S + seconds)]

@@ -13,8 +13,8 @@ _COLUMNS = (
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """As markdown. "apart": those that share no member with the abuser; there are none without shards. "a second's p99":
-    the median of those of all seconds.
+    """As markdown. "apart": those that share no member with the abuser; there are none without shards. "a second's
+    p99": the median of those of all seconds.
     """
     lines = ["| " + " | ".join(_COLUMNS) + " |", "| --- | --- |" + " ---: |" * (len(_COLUMNS) - 2)]
     for each in found:
