@@ -12,6 +12,7 @@ import typer
 
 from client import ScoreError
 from ops import applications, explain, placement, quarantine, rollouts, tenants
+from ops.catalogue import command as catalogue
 from ops.demo import demo
 from ops.index import index
 from ops.load.command import load
@@ -38,6 +39,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Cluster": (nodes, index, rebuild),
 }
 _GROUPS = {
+    "catalogue": (catalogue.app, "Try it"),
     "rollout": (rollouts.app, "Models"),
     "tenant": (tenants.app, "Cluster"),
     "application": (applications.app, "Cluster"),

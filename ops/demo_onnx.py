@@ -45,7 +45,7 @@ class GraphRecipe:
         # number and its rounded self.
         estimator = self.estimator().fit(split.train_rows.astype(np.float32), split.train_target)
         path = directory / f"{self.ref.tenant}.{self.ref.model}.onnx"
-        artifact = _converted(estimator, split)
+        artifact = converted(estimator, split)
         path.write_bytes(artifact)
         rows = np.ascontiguousarray(split.held_rows, dtype=np.float32)
         expected = _run(artifact, rows)
@@ -58,7 +58,8 @@ class GraphRecipe:
             raise RuntimeError(f"the converted model {self.ref} doesn't answer as its scikit-learn estimator does")
 
 
-def _converted(estimator: Any, split: Split) -> bytes:
+def converted(estimator: Any, split: Split) -> bytes:
+    """An ONNX graph of a trained scikit-learn estimator, with the names of features and classes in its metadata."""
     import onnx
     from skl2onnx import to_onnx
 

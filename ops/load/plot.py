@@ -47,7 +47,8 @@ def plot(
     x_axis = x_axis or linear([x for x, _y in points])
     ys = [y for _x, y in points]
     y_axis = y_axis or (logarithmic(ys) if log_y else linear([0.0, *ys]))
-    parts = _frame(title, x_label, y_label, x_axis, y_axis)
+    title = f"{title}, {y_label}" if y_label else title
+    parts = _frame(title, x_label, x_axis, y_axis)
     for number, line in enumerate(series):
         parts += _line(line, number, x_axis, y_axis, log_y)
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
@@ -100,7 +101,7 @@ def _y(unit: float) -> float:
     return _HEIGHT - _BOTTOM - unit * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def _frame(title: str, x_label: str, y_label: str, x_axis: Axis, y_axis: Axis) -> list[str]:
+def _frame(title: str, x_label: str, x_axis: Axis, y_axis: Axis) -> list[str]:
     parts = [f'<text x="0" y="16" class="title">{escape(title)}</text>']
     for value, label in y_axis.ticks:
         y = _y(y_axis.to_unit(value))
@@ -112,7 +113,6 @@ def _frame(title: str, x_label: str, y_label: str, x_axis: Axis, y_axis: Axis) -
         parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{escape(label)}</text>')
     middle = (_WIDTH - _RIGHT + _LEFT) / 2
     parts.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(f'<text x="{_LEFT - 8}" y="{_TOP - 4}" text-anchor="end" class="unit">{escape(y_label)}</text>')
     return parts
 
 
