@@ -47,7 +47,16 @@ def running(
             if missing:
                 say(f"{name} is left out: {missing}")
                 continue
-            servers.append(starter(site))
-            say(f"waiting for {servers[-1].name}")
-            wait_until_right(servers[-1], models, START_TIMEOUT_S)
+            servers += started(starter(site), models, say)
         yield servers
+
+
+def started(served: Served, models: Sequence[BenchModel], say: Callable[[str], None]) -> list[Served]:
+    """A server in a list when it answers right; an empty one, and a word on why, when it doesn't come up."""
+    say(f"waiting for {served.name}")
+    try:
+        wait_until_right(served, models, START_TIMEOUT_S)
+    except RuntimeError as error:
+        say(f"{served.name} is left out: {error}")
+        return []
+    return [served]

@@ -24,7 +24,8 @@ from bench.fleet import pins
 from bench.load import BadRunError
 from bench.models import BenchModel
 from bench.peers import venvs
-from bench.peers.measure import check, wait_until_right
+from bench.peers.fleet import started
+from bench.peers.measure import check
 from bench.peers.processes import cpu_between_s, cpu_s, rss_mib
 from bench.peers.protocols import SCORE, row_of
 from bench.peers.servers import Served, Site, mlserver, ray
@@ -35,7 +36,6 @@ STREAMS = 32
 SHARE = 5
 WARM_UP_REQUESTS = 3000
 CHECKED = 20
-_START_TIMEOUT_S = 300.0
 _LOAD_TIMEOUT_S = 300
 
 
@@ -137,9 +137,7 @@ def _running(
             if missing:
                 say(f"{needs} is left out: {missing}")
                 continue
-            served = start()._replace(name=name)
-            wait_until_right(served, models[:CHECKED], _START_TIMEOUT_S)
-            servers.append(served)
+            servers += started(start()._replace(name=name), models[:CHECKED], say)
         yield servers
 
 

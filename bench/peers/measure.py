@@ -18,7 +18,7 @@ import grpc
 
 from bench.models import BenchModel
 from bench.peers.loads import Fixed, Saturated, fixed, saturate
-from bench.peers.processes import cpu_between_s, cpu_s, rss_mib
+from bench.peers.processes import cpu_between_s, cpu_s, is_running, rss_mib
 from bench.peers.protocols import JSON
 from bench.peers.servers import Served
 
@@ -130,13 +130,13 @@ def wait_until_right(served: Served, models: Sequence[BenchModel], timeout_s: fl
     """Ask until the answers are right.
 
     Raises:
-        RuntimeError: a wrong answer, or none in time.
+        RuntimeError: a wrong answer, none in time, or the server has ended.
     """
     until = time.monotonic() + timeout_s
     while True:
         try:
             return check(served, models)
         except (grpc.RpcError, OSError, http.client.HTTPException, ValueError) as error:
-            if time.monotonic() > until:
+            if time.monotonic() > until or not is_running(served.roots[0]):
                 raise RuntimeError(f"{served.name} doesn't answer: {error}") from error
             time.sleep(0.3)

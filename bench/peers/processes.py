@@ -44,6 +44,14 @@ def rss_mib(roots: Sequence[int]) -> float:
     return total / 2**20
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process is there and hasn't ended."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def stop_tree(child: ChildProcess, grace_s: float = 15.0) -> None:
     """End a child as it wishes to be ended, then whatever it left behind."""
     every = tree([child.pid])

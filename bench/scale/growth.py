@@ -113,7 +113,7 @@ async def measure(
             say(f"starting a cluster with {each.models:,} models")
             running.append(await stack.enter_async_context(_running(directory, each, started)))
         for sized in running:
-            _load(sized, sized.working, RATE, 3.0, directory, zipf=0.5)  # All of the working set is in memory then.
+            warm_up(sized.cluster.router_addresses[0], sized.working, directory)
         turns = []
         for number in range(rounds):
             shift = number % len(running)
@@ -145,7 +145,7 @@ async def _running(directory: Path, files: CatalogueFiles, started: dict[int, fl
 async def _turn(sized: Sized, number: int, seconds: float, directory: Path) -> Turn:
     idle_reads = await _idle_reads(sized, seconds)
     reads, before = etcd_figures(sized.etcd.endpoint).reads, _cpu_s(sized)
-    report = _load(sized, sized.working, RATE, seconds, directory)
+    report = load(sized.cluster.router_addresses[0], sized.working, by_popularity(RATE), seconds, directory)
     after = _cpu_s(sized)
     reads = etcd_figures(sized.etcd.endpoint).reads - reads
     group = report["groups"][0]
@@ -179,7 +179,9 @@ async def _idle_reads(sized: Sized, seconds: float) -> int:
 async def _walk(sized: Sized, seconds: float, directory: Path, say: Say) -> Walk:
     say(f"walking through {sized.files.models:,} models")
     before = etcd_figures(sized.etcd.endpoint).reads
-    report = _load(sized, sized.files.listed, WALK_RATE, seconds, directory, zipf=0.0)
+    report = load(
+        sized.cluster.router_addresses[0], sized.files.listed, by_popularity(WALK_RATE, 0.0), seconds, directory
+    )
     group = report["groups"][0]
     kinds = group["residency"]
     rss = [process.memory_info().rss / 2**20 for process in _processes(sized)]

@@ -27,7 +27,7 @@ from bench.load import PATH
 from bench.scale.catalogues import CatalogueFiles
 from bench.scale.crowd import simulated
 from bench.scale.etcd_metrics import etcd_figures
-from bench.scale.growth import RATE, WORKING_SET, Say, load
+from bench.scale.growth import RATE, WORKING_SET, Say, by_popularity, load, warm_up
 from ops.etcd_server import EtcdServer
 from ops.load.options import read_models
 from ops.load.payloads import Requests
@@ -117,7 +117,7 @@ async def measure(
             say(f"starting a cluster of {count} members")
             fleets.append(await stack.enter_async_context(_running(directory, files, count)))
         for fleet in fleets:
-            load(fleet.cluster.router_addresses[0], working, RATE, 3.0, directory, zipf=0.5)
+            warm_up(fleet.cluster.router_addresses[0], working, directory)
         turns = []
         for number in range(rounds):
             shift = number % len(fleets)
@@ -171,7 +171,7 @@ def _turn(fleet: Fleet, number: int, working: Path, seconds: float, directory: P
     router = psutil.Process(fleet.cluster.routers[0].pid)
     scorers = [psutil.Process(scorer.pid) for scorer in fleet.cluster.scorers[:REAL]]
     before = [sum(process.cpu_times()[:2]) for process in (router, *scorers)]
-    report = load(fleet.cluster.router_addresses[0], working, RATE, seconds, directory)
+    report = load(fleet.cluster.router_addresses[0], working, by_popularity(RATE), seconds, directory)
     after = [sum(process.cpu_times()[:2]) for process in (router, *scorers)]
     used_us = [(now - then) * 1e6 / (RATE * seconds * 1.25) for now, then in zip(after, before, strict=True)]
     group = report["groups"][0]
