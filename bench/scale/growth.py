@@ -238,17 +238,21 @@ def _warm_up_s(seconds: float) -> float:
     return seconds / 4
 
 
-def _load(
-    sized: Sized, models: Path, rate: float, seconds: float, directory: Path, zipf: float = 1.0
-) -> dict[str, Any]:
-    """Run `scoremesh load` on the load's core. Raises RuntimeError."""
-    return load(sized.cluster.router_addresses[0], models, rate, seconds, directory, zipf)
+def warm_up(address: str, working: Path, directory: Path) -> None:
+    """Ask for each model of the working set several times, then as in the measured runs."""
+    load(address, working, f"all-models,rate={RATE / 2},pattern=cycle", 4.0, directory)
+    load(address, working, by_popularity(RATE), 4.0, directory)
 
 
-def load(address: str, models: Path, rate: float, seconds: float, directory: Path, zipf: float = 1.0) -> dict[str, Any]:
-    """A report of `scoremesh load`. Raises RuntimeError: it failed."""
+def by_popularity(rate: float, zipf: float = 1.0) -> str:
+    """A class of tenants, as `scoremesh load` takes it."""
+    return f"all-models,rate={rate},zipf={zipf}"
+
+
+def load(address: str, models: Path, tenants: str, seconds: float, directory: Path) -> dict[str, Any]:
+    """A report of `scoremesh load`, run on the load's core. Raises RuntimeError: it failed."""
     out = directory / "load.json"
-    options = {"--router": address, "--models": models, "--rate": rate, "--zipf": zipf, "--duration-s": seconds}
+    options = {"--router": address, "--models": models, "--class": tenants, "--duration-s": seconds}
     options |= {"--warm-up-s": _warm_up_s(seconds), "--json": out}
     words = [str(word) for option in options.items() for word in option]
     argv = [*LOAD_PIN, sys.executable, "-m", "ops", "load", *words]
