@@ -26,10 +26,11 @@ _SERVICE_CONFIG = {
             },
         }
     ],
-    # Each failure takes a token, each success gives a tenth back; under half, nothing is retried. So retries make an
-    # outage heavier for a moment only. What one router of several had in flight when it stopped fails in one moment and
-    # must still be retried: hence 500 failures, the most that gRPC allows.
-    "retryThrottling": {"maxTokens": 1000, "tokenRatio": 0.1},
+    # Each failure takes a token, each success gives a quarter back; under half, nothing is retried. So retries make an
+    # outage heavier for a moment only, and are a fifth of the traffic at most, as routers have it. What one router of
+    # several had in flight when it stopped fails in one moment and must still be retried: hence 500 failures, the most
+    # that gRPC allows. All channels of a process to the same routers share the tokens.
+    "retryThrottling": {"maxTokens": 1000, "tokenRatio": 0.25},
 }
 
 _OPTIONS: tuple[tuple[str, str | int], ...] = (
@@ -38,11 +39,11 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.per_rpc_retry_buffer_size", 16 * _MEBIBYTE),
     ("grpc.max_send_message_length", _MESSAGE_LIMIT_BYTES),
     ("grpc.max_receive_message_length", _MESSAGE_LIMIT_BYTES),
-    # Finds a router that is stopped, or whose host vanished, soon enough for a second attempt within a second. Pings go
-    # out only while calls wait for an answer, and at most two without sending anything else, so a server's limit on
-    # pings isn't met.
+    # Finds a router that is stopped, or whose host vanished, in 1.25 s. Sooner, one that has no processor for a moment
+    # would lose its connections, and have them made anew, just when it's overloaded. Pings go out only while calls wait
+    # for an answer, and at most two without sending anything else, so a server's limit on pings isn't met.
     ("grpc.keepalive_time_ms", 250),
-    ("grpc.keepalive_timeout_ms", 500),
+    ("grpc.keepalive_timeout_ms", 1_000),
     # How long the first attempt to connect may take. The default, 20 s, would be spent on a stopped worker of a router,
     # for which the kernel accepts connections, while others share its port.
     ("grpc.min_reconnect_backoff_ms", 1_000),

@@ -39,6 +39,7 @@ _REFUSED = {
 }
 _RETRY_SHARE = 0.2
 _DROPPED = ("DEADLINE_EXCEEDED", "OVERLOADED", "LINK_FULL")
+_CLEAR_AGAIN_S = 0.1
 _LATE_S = 0.06  # fronts look for calls that are too late every 50 ms
 
 
@@ -265,11 +266,16 @@ class Forwarder:
 
     def on_stall(self, link: Link, stalled: bool) -> None:
         """A link's scorer says nothing: its items go elsewhere, as far as the budget of retries lasts; the others wait
-        on. Or it speaks again.
+        until the traffic has made it larger. Or it speaks again.
         """
         if stalled:
             self._health.stalled(link)
-            link.take_back(self._move)
+            self._clear(link)
+
+    def _clear(self, link: Link) -> None:
+        link.take_back(self._move)
+        if link.stalled and not link.idle:
+            self._loop.call_later(_CLEAR_AGAIN_S, self._clear, link)
 
     def _move(self, item: Item) -> bool:
         way, place = item.way, item.place

@@ -1,13 +1,16 @@
 """Load at a fixed rate while something is done to servers: requests are sent when they are due, whatever becomes of
 those before. Every answer is compared with the library's own prediction, every failure is kept.
 
-It goes through our client with all routers, as a product service would. A sender that had no processor for a while
-sends what is overdue at once, so `rate` times the seconds is what was sent, on a slow machine too, in burstier form.
+It goes through our client with all routers, as a product service would. A sender that had no processor for a moment
+sends what is overdue at once; what it could not send for longer than `_CATCH_UP_S` is not made up for, or a machine
+that is too busy for the rate would only ever fall further behind. What was sent in the end is logged, so
+`pytest --log-cli-level=INFO tests/chaos/...` tells whether it was the rate.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -19,7 +22,9 @@ from tests.e2e.models import Fresh
 
 RATE = 500.0
 DEADLINE_S = 5.0
+_CATCH_UP_S = 0.2
 _BEGIN = 100
+_log = logging.getLogger(__name__)
 
 
 class OpenLoad:
@@ -40,7 +45,7 @@ class OpenLoad:
         self.served: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
-        self._began = self._loop.time()
+        self._began = self._due_from = self._loop.time()
         self._sending = asyncio.create_task(self._send())
         await self.more(_BEGIN)
         return self
@@ -49,22 +54,25 @@ class OpenLoad:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        self._send_due()
+        self._took_s = self._loop.time() - self._began
         await self._sending
         while self._tasks:
             await asyncio.wait(self._tasks)
+        _log.info(self.told)
 
     async def _send(self) -> None:
         while not self._stopping.is_set():
             self._send_due()
             try:
-                async with asyncio.timeout_at(self._began + self.sent / self._rate):
+                async with asyncio.timeout_at(self._due_from + self.sent / self._rate):
                     await self._stopping.wait()
             except TimeoutError:
                 continue
 
     def _send_due(self) -> None:
-        due = int((self._loop.time() - self._began) * self._rate) + 1
+        now = self._loop.time()
+        self._due_from = max(self._due_from, now - _CATCH_UP_S - self.sent / self._rate)
+        due = int((now - self._due_from) * self._rate) + 1
         for number in range(self.sent, due):
             task = asyncio.create_task(self._ask(self._models[number % len(self._models)]))
             self._tasks.add(task)
@@ -82,6 +90,12 @@ class OpenLoad:
         self.served[scores.served_by] += 1
         if scores.values.tobytes() != fresh.expected.tobytes():
             self.failures[f"{fresh.ref} was scored wrongly by {scores.served_by}"] += 1
+
+    @property
+    def told(self) -> str:
+        """What was done, once it's over."""
+        rate = self.sent / self._took_s
+        return f"{self.sent} requests, {rate:.0f} a second; the slowest took {self.longest_s:.2f} s"
 
     async def more(self, answers: int) -> Counter[str]:
         """Wait for so many more answers; who gave them."""

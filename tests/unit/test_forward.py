@@ -59,6 +59,10 @@ class FakeLink(Link):
         self.items: list[Item] = []
         self.refusal: Failure | None = None
         self.is_reachable = True
+        self.is_stalled = False
+
+    def take_back(self, moves: Callable[[Item], bool]) -> None:
+        self.items = [item for item in self.items if not moves(item)]
 
     def submit(self, item: Item) -> Failure | None:
         if self.refusal is None:
@@ -68,6 +72,14 @@ class FakeLink(Link):
     @property
     def reachable(self) -> bool:
         return self.is_reachable
+
+    @property
+    def stalled(self) -> bool:
+        return self.is_stalled
+
+    @property
+    def idle(self) -> bool:
+        return not self.items
 
 
 class Bench:
@@ -351,7 +363,6 @@ async def test_items_of_a_stalled_link_go_elsewhere_and_the_link_is_left_out(ben
     calls = [FakeCall(_REQUEST) for _ in range(3)]
     for call in calls:
         bench.forwarder.score(call)
-    first.take_back = lambda moves: first.items[:] and setattr(first, "items", [i for i in first.items if not moves(i)])  # type: ignore[method-assign,assignment,func-returns-value]
     bench.forwarder.on_stall(first, True)
     assert (len(first.items), len(second.items)) == (0, 3)
     assert (bench.counters.moved, bench.counters.ejections) == (3, 1)
@@ -361,6 +372,23 @@ async def test_items_of_a_stalled_link_go_elsewhere_and_the_link_is_left_out(ben
         bench.forwarder.on_result(item, b"", None)
     assert bench.idle()
     assert all(call.sent == [b""] for call in calls)
+
+
+async def test_what_the_budget_does_not_move_at_once_moves_when_there_is_more_of_it(bench: Bench) -> None:
+    first, second, *_ = bench.ranked()
+    for _ in range(30):
+        bench.forwarder.score(FakeCall(_REQUEST))
+    first.is_stalled = True
+    bench.forwarder.on_stall(first, True)
+    assert len(first.items) == 30 - 16, "10, and a fifth of 30"
+    assert bench.counters.stalls == 1
+    for _ in range(100):
+        bench.forwarder.score(FakeCall(_REQUEST))
+    async with asyncio.timeout(10):
+        while first.items:
+            await asyncio.sleep(0.01)
+    assert len(second.items) == 130
+    assert (bench.counters.stalls, bench.counters.moved) == (1, 30)
 
 
 async def test_quotas(bench: Bench) -> None:
