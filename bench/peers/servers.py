@@ -109,7 +109,6 @@ def ray(site: Site, multiplexed: int = 0) -> Served:
     options |= {"--directory": str(site.directory / name), "--multiplexed": str(multiplexed)}
     argv = [str(venvs.python("ray")), "-m", "bench.peers.served.ray_app", *_words(options)]
     env = {**_ours(), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    env["RAY_raylet_start_wait_time_s"] = "120"
     return Served(
         "Ray Serve", SCORE, port, [site.start(name, argv, env).pid], "multiplexed_model_id" if multiplexed else ""
     )

@@ -44,6 +44,7 @@ from scoremesh.scoring.v1.scoring_pb2 import ScoreResponse
 REAL = 3
 PLACED_MODELS = 20_000
 CHANGES = 30
+START_TIMEOUT_S = 180.0  # of a scorer that loads what it will own before it is ready
 
 
 class MembersTurn(NamedTuple):
@@ -283,7 +284,7 @@ async def _change(cluster: LocalCluster, working: Path, say: Say) -> Change:
         await scorer.terminate()
         ended = time.monotonic()
         started = time.monotonic()
-        await scorer.start()
+        await scorer.start(timeout_s=START_TIMEOUT_S)
         await asyncio.sleep(2.0)
     finally:
         stop.set()

@@ -14,6 +14,7 @@ from bench.peers.served.answers import answer
 from bench.peers.served.files import load, read_index
 from scoremesh.scoring.v1.scoring_pb2 import ScoreRequest, ScoreResponse
 
+_TRIES = 5
 _SERVICER = "scoremesh.scoring.v1.scoring_pb2_grpc.add_ScoringServiceServicer_to_server"
 
 
@@ -44,6 +45,21 @@ def multiplexed(most: int) -> type:
     return Multiplexed
 
 
+def _begin(directory: str) -> None:
+    """Start Ray; it gives its own processes 30 s, which is too little on a busy machine."""
+    # Two "CPUs" of Ray's bookkeeping, so that a replica always has a place; the kernel gives the whole one core.
+    options = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False, "object_store_memory": 80 * 2**20}
+    for left in reversed(range(_TRIES)):
+        try:
+            ray.init(_temp_dir=directory, **options)
+        except Exception:
+            if not left:
+                raise
+            ray.shutdown()
+        else:
+            return
+
+
 def main() -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -53,14 +69,7 @@ def main() -> None:
     parser.add_argument("--directory", required=True)
     parser.add_argument("--multiplexed", type=int, default=0)
     args = parser.parse_args()
-    # Two "CPUs" of Ray's bookkeeping, so that a replica always has a place; the kernel gives the whole one core.
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        _temp_dir=args.directory,
-        log_to_driver=False,
-        object_store_memory=80 * 2**20,
-    )
+    _begin(args.directory)
     serve.start(
         proxy_location=ProxyLocation.HeadOnly,
         http_options=HTTPOptions(host="127.0.0.1", port=args.http_port),
