@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench import envoy, fleet
+from bench.fleet import pins
 from bench.models import BenchModel
 from bench.peers import venvs
 from bench.peers.measure import wait_until_right
+from bench.peers.processes import confine
 from bench.peers.protocols import SCORE
 from bench.peers.servers import STARTERS, Served, Site
 
@@ -59,4 +61,6 @@ def started(served: Served, models: Sequence[BenchModel], say: Callable[[str], N
     except RuntimeError as error:
         say(f"{served.name} is left out: {error}")
         return []
+    if pins()[0]:
+        confine(served.roots, int(pins()[0][-1]))
     return [served]

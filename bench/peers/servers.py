@@ -51,12 +51,12 @@ class Site(NamedTuple):
             path.write_text(json.dumps({model.ref.model: str(model.path) for model in self.models}))
         return path
 
-    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> ChildProcess:
-        """Start a process on the servers' core."""
+    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str], pin: bool = True) -> ChildProcess:
+        """Start a process, with `pin` on the servers' core from the beginning."""
         folder = self.directory / name
         folder.mkdir(exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
-        child = ChildProcess([*pins()[0], *argv], folder / "log", environment)
+        child = ChildProcess([*(pins()[0] if pin else ()), *argv], folder / "log", environment)
         self.stack.callback(stop_tree, child)
         return child
 
@@ -101,7 +101,9 @@ def mlserver(site: Site) -> Served:
 
 
 def ray(site: Site, multiplexed: int = 0) -> Served:
-    """One replica behind the gRPC proxy, access log off, no dashboard. `multiplexed`: models in memory; 0 for all."""
+    """One replica behind the gRPC proxy, access log off, no dashboard. `multiplexed`: models in memory; 0 for all.
+    Confined to the servers' core only when it has come up, for which it gives itself 30 s.
+    """
     name, port = f"ray-{multiplexed}", free_port()
     (site.directory / name).mkdir()
     options = {"--index": str(site.index), "--port": str(port), "--http-port": str(free_port())}
@@ -109,9 +111,8 @@ def ray(site: Site, multiplexed: int = 0) -> Served:
     options |= {"--directory": str(site.directory / name), "--multiplexed": str(multiplexed)}
     argv = [str(venvs.python("ray")), "-m", "bench.peers.served.ray_app", *_words(options)]
     env = {**_ours(), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    return Served(
-        "Ray Serve", SCORE, port, [site.start(name, argv, env).pid], "multiplexed_model_id" if multiplexed else ""
-    )
+    header = "multiplexed_model_id" if multiplexed else ""
+    return Served("Ray Serve", SCORE, port, [site.start(name, argv, env, pin=False).pid], header)
 
 
 def triton(site: Site, batching: bool = False) -> Served:
