@@ -64,7 +64,8 @@ def refuse(exports: dict[str, str], tmp_path: Path) -> Run:
 def test_help_names_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).stdout
     commands = (
-        *("up", "demo", "publish", "publish-many", "ls", "describe", "alias", "rollback", "retire", "delete", "score"),
+        *("up", "demo", "load", "catalogue"),
+        *("publish", "publish-many", "ls", "describe", "alias", "rollback", "retire", "delete", "score"),
         *("rollout", "tenant", "application", "quarantine", "explain", "placement", "rebuild", "index", "nodes"),
     )
     for command in commands:
