@@ -38,12 +38,14 @@ from router.fleet import Fleet
 from router.forward import Forwarder
 from router.house_keeping import HouseKeeping
 from router.link_health import LinkHealth
+from router.requests import MAX_BATCH_ITEMS
 from router.retry import RetryPolicy
 
 SERVICE = "scoremesh.scoring.v1.ScoringService"
 QUIET_S = 0.5
-# Two batches of one scorer. Less can't hurt scorers, and on a busy machine latencies double for a moment for no reason.
-_LEAST_IN_FLIGHT = 512
+# Two of the largest batches that a caller may send: one alone must never be refused for its size. Less can't hurt
+# scorers, and on a busy machine latencies double for a moment for no reason.
+_LEAST_IN_FLIGHT = 2 * MAX_BATCH_ITEMS
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +57,7 @@ class Router:
         self._config = config
         self._draining = False
         self.counters = Counters()
-        self._admission = Admission(AdaptiveLimit(first=1024, least=_LEAST_IN_FLIGHT, tolerance=3.0))
+        self._admission = Admission(AdaptiveLimit(first=_LEAST_IN_FLIGHT, least=_LEAST_IN_FLIGHT, tolerance=3.0))
         self._links = LinkHealth(self.counters)
         self._forwarder = Forwarder(
             policy, self._admission, self._links, self.counters, default_timeout_s=config.default_timeout_s

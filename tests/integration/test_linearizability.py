@@ -158,7 +158,7 @@ async def test_tasks_on_a_file_store(
     initial = await set_up(open_store(url), etcd, keys, tmp_path)
     proxy = await make_proxy(etcd.endpoints.current.address)
     stores = [FaultyStore(open_store(url), dice, failing=0.1 * (seed % 4)) for _ in range(CLIENTS)]
-    etcds = [Etcd([proxy.endpoint], timeout_s=0.3, retry_s=0.6) for _ in range(CLIENTS)]
+    etcds = [Etcd([proxy.address], timeout_s=0.3, retry_s=0.6) for _ in range(CLIENTS)]
     clients = [
         AliasClient(f"c{place}", store, client_etcd, keys, tmp_path, dice, etcd)
         for place, (store, client_etcd) in enumerate(zip(stores, etcds, strict=True))
@@ -188,7 +188,7 @@ async def test_processes_on_a_file_store(
     cluster = keys.models_prefix.decode().split("/")[2]
     direct = etcd.endpoints.current.address
     tasks = [
-        Task(f"s{seed}p{place}", url, proxy.endpoint, direct, cluster, str(tmp_path), CALLS * 2, failing=0.15)
+        Task(f"s{seed}p{place}", url, proxy.address, direct, cluster, str(tmp_path), CALLS * 2, failing=0.15)
         for place in range(3)
     ]
     async with watching(etcd, keys) as told:
@@ -236,8 +236,8 @@ async def test_tasks_on_s3_whose_connections_are_cut(
     store = open_store(s3.url("models", prefix))
     initial = await set_up(store, etcd, keys, tmp_path)
     proxies = [await make_proxy(f"127.0.0.1:{s3.port}"), await make_proxy(etcd.endpoints.current.address)]
-    url = s3.url("models", prefix).replace(s3.endpoint, f"http://{proxies[0].endpoint}")
-    etcds = [Etcd([proxies[1].endpoint], timeout_s=0.5, retry_s=1.0) for _ in range(CLIENTS)]
+    url = s3.url("models", prefix).replace(s3.endpoint, f"http://{proxies[0].address}")
+    etcds = [Etcd([proxies[1].address], timeout_s=0.5, retry_s=1.0) for _ in range(CLIENTS)]
     clients = [
         AliasClient(f"c{n}", open_store(url, timeout_s=2.0, retries=1), client_etcd, keys, tmp_path, dice, etcd)
         for n, client_etcd in enumerate(etcds)
