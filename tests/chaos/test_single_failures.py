@@ -1,7 +1,7 @@
 """Any single failure under 500 requests a second costs no request, whatever fails, and each answer is right.
 
-Three etcd nodes, three scorers with two replicas of each model, a router alone and a router of two workers; requests go
-through our client with both addresses.
+Three etcd nodes, three scorers with two replicas of each model, two routers alone and a router of two workers; requests
+go through our client with all three addresses.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ async def cluster(nodes: list[EtcdServer], tmp_path_factory: pytest.TempPathFact
     # Leases are so long that routers must find out by themselves what is stopped.
     scorer_args = ["--lease-s", "20", "--drain-s", "4"]
     directory = tmp_path_factory.mktemp("single")
-    local = LocalCluster(directory, etcd=endpoints, routers=1, scorer_args=scorer_args, router_args=["--drain-s", "4"])
+    local = LocalCluster(directory, etcd=endpoints, routers=2, scorer_args=scorer_args, router_args=["--drain-s", "4"])
     async with local:
         arguments = ["--etcd", ",".join(endpoints), "--drain-s", "4", "--workers", "2"]
         several = FrontProcess("router-workers", "router", arguments, directory / "logs" / "router-workers.log")
@@ -149,7 +149,7 @@ async def test_a_drained_router(cluster: LocalCluster, load: OpenLoad) -> None:
 
 async def test_killed_workers_of_a_router(cluster: LocalCluster, load: OpenLoad) -> None:
     """One after the other, so that the one with the connections is among them."""
-    router = cluster.routers[1]
+    router = cluster.routers[-1]
     for worker in _workers(router):
         started = _starts(router)
         worker.kill()
@@ -158,7 +158,7 @@ async def test_killed_workers_of_a_router(cluster: LocalCluster, load: OpenLoad)
 
 
 async def test_stopped_workers_of_a_router(cluster: LocalCluster, load: OpenLoad) -> None:
-    for worker in _workers(cluster.routers[1]):
+    for worker in _workers(cluster.routers[-1]):
         worker.suspend()
         try:
             await load.more(_ONE_SECOND // 2)
