@@ -16,13 +16,13 @@ from registry import layout
 from registry.change import published
 from registry.keys import Keys, encode
 from registry.library import index_of
-from registry.manifest import AliasRecord, GoldenRows, Manifest, Registration, encode_schema, schema_digest
+from registry.manifest import GoldenRows, Manifest, Registration, encode_schema, schema_digest
 from registry.manifest import encode as encode_object
 from registry.model import LIVE, ModelRef
 from registry.next_record import EMPTY, Condition, next_record, publication
 from registry.offer import sha256
 from scorer.engine import Rows
-from scorer.golden import record
+from scorer.golden import record as golden_rows
 
 VERSION = "1"
 
@@ -59,11 +59,10 @@ class Recorder:
 
     def make(self, ref: ModelRef, artifact: bytes, answers: Sequence[np.ndarray], stamp: Stamp) -> Made:
         """`answers`: of the copy, to the golden rows."""
-        golden = record(self._rows, self._base.schema, answers, self._base.golden.tolerance)
+        golden = golden_rows(self._rows, self._base.schema, answers, self._base.golden.tolerance)
         digest = sha256(artifact)
         registered = Registration(version=VERSION, source=digest, created_at=stamp.now, nonce=stamp.nonces[0])
         manifest = self._manifest(ref, digest, len(artifact), golden, stamp)
-        alias = self._alias(ref, manifest, stamp)
         schema_path = layout.schema_path(ref.tenant, self._schema)
         registration_path = layout.registration_path(ref, VERSION)
         objects = (
@@ -72,8 +71,7 @@ class Recorder:
             (registration_path, encode_object(registered)),
             (layout.manifest_path(ref, VERSION), encode_object(manifest)),
         )
-        path = layout.record_path(layout.aliases_folder(ref), alias.revision)
-        told = (path, encode_object(alias)), self._keys.model(ref), encode(index_of(alias))
+        told = alias_of(manifest, self._keys, stamp.now, stamp.nonces[2])
         return Made(ref, digest, schema_path, registration_path, objects, *told)
 
     def _manifest(self, ref: ModelRef, digest: str, size: int, golden: GoldenRows, stamp: Stamp) -> Manifest:
@@ -98,7 +96,12 @@ class Recorder:
             published_by=stamp.by,
         )
 
-    def _alias(self, ref: ModelRef, manifest: Manifest, stamp: Stamp) -> AliasRecord:
-        change = published(ref, manifest.to_version(), (LIVE,), "", contract=self._schema, application="")
-        condition = Condition(what=publication(VERSION, (LIVE,)))
-        return next_record(EMPTY, change, condition, now=stamp.now, nonce=stamp.nonces[2])
+
+def alias_of(manifest: Manifest, keys: Keys, now: str, nonce: str) -> tuple[tuple[str, bytes], bytes, bytes]:
+    """The model record of a first version, by path and bytes, and key and value of etcd's entry."""
+    ref = manifest.ref
+    change = published(ref, manifest.to_version(), (LIVE,), "", contract=manifest.schema, application="")
+    condition = Condition(what=publication(VERSION, (LIVE,)))
+    record = next_record(EMPTY, change, condition, now=now, nonce=nonce)
+    path = layout.record_path(layout.aliases_folder(ref), record.revision)
+    return (path, encode_object(record)), keys.model(ref), encode(index_of(record))

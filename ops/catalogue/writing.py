@@ -21,7 +21,7 @@ import numpy as np
 
 from ops.catalogue.bases import Base
 from ops.catalogue.copies import copier_of
-from ops.catalogue.records import VERSION, Made, Recorder, Stamp
+from ops.catalogue.records import VERSION, Made, Recorder, Stamp, alias_of
 from ops.catalogue.spec import CatalogueSpec
 from ops.connection import etcd_settings
 from registry.bounded import for_each, map_all
@@ -105,7 +105,8 @@ class Storing:
         created = await self._create(objects)
         self._known.update(one.schema_path for one in made)
         begun = [one for one in made if not created[one.registration_path]]
-        await map_all(begun, self._check, _ASK_AT_ONCE)
+        finished = await map_all(begun, self._finish, _ASK_AT_ONCE)
+        made = [*(one for one in made if created[one.registration_path]), *finished]
         aliases = await self._create(dict(one.alias for one in made))
         lost = [one.ref for one in made if not aliases[one.alias[0]]]  # Somebody else made the same model meanwhile.
         by_key = {one.key: one.ref for one in made if aliases[one.alias[0]]}
@@ -118,13 +119,15 @@ class Storing:
         created = await self._ledger.library.store.create_many([*objects.items()])
         return dict(zip(objects, created, strict=True))
 
-    async def _check(self, made: Made) -> None:
-        """What was begun before must be what is to be there."""
+    async def _finish(self, made: Made) -> Made:
+        """What was begun before must be what is to be there; its manifest holds, with what was measured then."""
         library = self._ledger.library
         begun = await library.find_registration(made.ref, VERSION)
         manifest = await library.find_manifest(made.ref, VERSION)
-        if not all(found is not None and found.source == made.source for found in (begun, manifest)):
+        if manifest is None or begun is None or {manifest.source, begun.source} != {made.source}:
             raise ConflictError(f"there is another model {made.ref} already; choose another --prefix")
+        alias, key, value = alias_of(manifest, self._ledger.keys, utc_now(), new_nonce())
+        return made._replace(alias=alias, key=key, value=value)
 
 
 def numbers_of(order: Order, process: int) -> Iterator[list[int]]:
