@@ -151,14 +151,18 @@ class Forwarder:
         """The first attempt."""
         way = item.way
         place = self._bounded.choose(way.route, now)
-        refusal = way.links[place].submit(item)
+        link = way.links[place]
+        # Too many may be left out already for this one to be, too.
+        if link.stalled and self._send_elsewhere(item, now, link):
+            return
+        refusal = link.submit(item)
         if refusal is None:
             item.place = place
             item.sent_at = now
             self._bounded.start(way.route, place)
             if self._hedging and way.tenant in self._hedging:
-                self._hedger.plan(item, way.links[place])
-        elif not self._send_elsewhere(item, now, way.links[place], within=way.route.owners):
+                self._hedger.plan(item, link)
+        elif not self._send_elsewhere(item, now, link, within=way.route.owners):
             self._give_up(item, refusal)
 
     def _send_elsewhere(self, item: Item, now: float, link: Link, within: int = 1 << 30) -> bool:
@@ -170,7 +174,8 @@ class Forwarder:
         if way is None:
             return False
         rest = [place for place, other in enumerate(way.links) if other.member_id not in tried]
-        rest.sort(key=lambda place: way.links[place].load.weight <= 0.0)  # ejected ones last; else by rank
+        # Stalled ones last, before them ejected ones; else by rank.
+        rest.sort(key=lambda place: (way.links[place].stalled, way.links[place].load.weight <= 0.0))
         for place in rest:
             other = way.links[place]
             if (place < within or not link.reachable) and other.submit(item) is None:

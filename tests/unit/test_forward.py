@@ -374,6 +374,25 @@ async def test_items_of_a_stalled_link_go_elsewhere_and_the_link_is_left_out(ben
     assert all(call.sent == [b""] for call in calls)
 
 
+async def test_a_stalled_link_is_passed_over_where_too_many_are_left_out_for_it_to_be(bench: Bench) -> None:
+    first, second, *others = bench.ranked()
+    for link in others:
+        bench.health.stalled(link)
+    first.is_stalled = True
+    bench.forwarder.on_stall(first, True)
+    assert first.load.weight > 0.0
+    bench.forwarder.score(FakeCall(_REQUEST))
+    assert [len(link.items) for link in (first, second, *others)] == [0, 1, 0, 0]
+    second.is_stalled = True
+    bench.forwarder.score(FakeCall(_REQUEST))
+    assert [len(link.items) for link in (first, second, *others)] == [0, 1, 1, 0], "rather one that is left out"
+    for link in others:
+        link.is_stalled = True
+    bench.forwarder.score(call := FakeCall(_REQUEST))
+    assert len(bench.submitted()) == 3, "one of them may speak again"
+    assert call.failure is None
+
+
 async def test_what_the_budget_does_not_move_at_once_moves_when_there_is_more_of_it(bench: Bench) -> None:
     first, second, *_ = bench.ranked()
     for _ in range(30):
