@@ -99,8 +99,9 @@ async def publish_many(
 
 def read_items(path: Path) -> Iterator[Item]:
     """The items of a directory with a folder for each tenant and in it <model>.txt, .onnx, .ubj and .json files, or of
-    a JSON Lines file: an object a line, with `path` (from the file's own folder), `tenant`, `model`, and as far as wanted
-    `version`, `request_id` and the fields of `registry.offer.Facts`. Nothing is given before every line was checked.
+    a JSON Lines file: an object a line, with `path` (from the file's own folder), `tenant`, `model`, and as far as
+    wanted `version`, `request_id` and the fields of `registry.offer.Facts`. Nothing is given before every line was
+    checked.
 
     Raises:
         InvalidRequestError: there is no such file or directory, it has no item, or a line is none; the text says which.

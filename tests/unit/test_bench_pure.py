@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from bench.models import BenchModel
+from bench.peers.fleet import OURS
 from bench.peers.loads import Fixed, Saturated
 from bench.peers.many_load import sequence
 from bench.peers.measure import Turn
 from bench.peers.processes import cpu_between_s
 from bench.peers.protocols import JSON, OIP, SCORE, row_of, wire_fields
-from bench.peers.report import OURS, goals, ratios, spread
+from bench.peers.report import goals, ratios, spread
 from bench.scale.crowd import simulated
 from bench.scale.etcd_metrics import parse
 from registry.model import ModelRef
