@@ -25,6 +25,9 @@ MODELS = 4
 def main() -> None:
     """Run."""
     args = _arguments()
+    if args.page:
+        report.write_page(RESULTS)
+        return
     if not load.is_installed():
         sys.exit(load.HOW_TO_GET)
     only = tuple(filter(None, args.only.split(",")))
@@ -51,6 +54,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--run-s", type=float, default=None, help="seconds of a run without pause")
     parser.add_argument("--fixed-s", type=float, default=None, help="seconds of a run at a rate")
     parser.add_argument("--only", default="", help="names of the environments to compare with; default: all")
+    parser.add_argument("--page", action="store_true", help="measure nothing; make page and plot of peers.json again")
     parser.add_argument("--no-many", action="store_true", help="leave out the case of many models")
     args = parser.parse_args()
     args.rounds = args.rounds or (2 if args.quick else 3)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.fleet import OURS
+from bench.peers.loads import Fixed, Saturated
 from bench.peers.many import ManyRun
 from bench.peers.measure import Turn
 from bench.report import commit, machine, versions
@@ -103,26 +104,29 @@ def _latencies(runs: Sequence[Any]) -> str:
 
 
 def goals(turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    """Throughput and CPU time, ours to each other's that there is a goal for."""
+    """Throughput and CPU time, ours to each other's that there is a goal for. A goal is met when both ratios meet it:
+    on a machine with other work throughput depends on what the kernel gives to whom, CPU time doesn't.
+    """
     found = []
     for name, goal in GOALS.items():
         rates = ratios(turns, name, _rate)
         if rates:
             middle, cpu = statistics.median(rates), [1 / each for each in ratios(turns, name, _cpu)]
-            lines = {"server": name, "goal": goal, "ratio": round(middle, 2), "met": middle >= goal}
+            met = min(middle, statistics.median(cpu)) >= goal
+            lines = {"server": name, "goal": goal, "ratio": round(middle, 2), "met": met}
             found.append({**lines, "spread": [round(min(rates), 2), round(max(rates), 2)], "cpu_ratio": spread(cpu, 1)})
     return found
 
 
 def goal_table(turns: Sequence[Turn]) -> str:
     """Markdown of `goals`."""
-    head = ["throughput, ours to that of", "ratio (lowest-highest round)", "goal", "", "CPU time, theirs to ours"]
-    lines = [row(head), row(["---", "---:", "---:", "---", "---:"])]
+    head = ["ours to", "throughput", "CPU time a request, theirs to ours", "goal", "both"]
+    lines = [row(head), row(["---", "---:", "---:", "---:", "---"])]
     for goal in goals(turns):
         low, high = goal["spread"]
         verdict = "met" if goal["met"] else "missed"
         lines.append(
-            row([goal["server"], f"{goal['ratio']} ({low}-{high})", f"{goal['goal']:g}", verdict, goal["cpu_ratio"]])
+            row([goal["server"], f"{goal['ratio']} ({low}-{high})", goal["cpu_ratio"], f"{goal['goal']:g}", verdict])
         )
     return "\n".join(lines)
 
@@ -145,28 +149,44 @@ def many_table(runs: Sequence[ManyRun]) -> str:
 
 
 def save(folder: Path, turns: Sequence[Turn], many: Sequence[ManyRun], settings: dict[str, Any]) -> None:
-    """Write peers.json, peers.svg, and the tables between the marks of peers.md."""
-    facts = {**machine(), "load_average_at_the_begin": _loads[0], "commit": commit(), **versions()}
-    command = " ".join(["python -m bench.peers", *sys.argv[1:]])
+    """Write peers.json, and by it the page."""
     document = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "facts": facts,
+        "when": datetime.now(UTC).isoformat(timespec="minutes"),
+        "command": " ".join(["python -m bench.peers", *sys.argv[1:]]),
+        "facts": {**machine(), "load_average_at_the_begin": _loads[0], "commit": commit(), **versions()},
         "settings": settings,
         "goals": goals(turns),
-        "turns": [_plain(turn) for turn in turns],
+        "turns": [plain(turn) for turn in turns],
         "many": [run._asdict() for run in many],
     }
     (folder / "peers.json").write_text(json.dumps(document, indent=1) + "\n")
-    said = "; ".join(f"{name} {value}" for name, value in facts.items())
-    parts = [f"`{command}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {said}.", table(turns), goal_table(turns)]
-    insert(folder / "peers.md", [*parts, many_table(many)])
-    plot(folder / "peers.svg", turns)
+    write_page(folder)
 
 
-def _plain(turn: Turn) -> dict[str, Any]:
+def write_page(folder: Path) -> None:
+    """By peers.json: peers.svg, and the tables between the marks of peers.md."""
+    document = json.loads((folder / "peers.json").read_text())
+    insert(folder / "peers.md", page_parts(document))
+    plot(folder / "peers.svg", [_turn(each) for each in document["turns"]])
+
+
+def page_parts(document: dict[str, Any]) -> list[str]:
+    """Markdown by the content of peers.json."""
+    turns = [_turn(each) for each in document["turns"]]
+    said = "; ".join(f"{name} {value}" for name, value in document["facts"].items())
+    head = f"`{document['command']}`, {document['when']}. {said}."
+    return [head, table(turns), goal_table(turns), many_table([ManyRun(**each) for each in document["many"]])]
+
+
+def plain(turn: Turn) -> dict[str, Any]:
+    """As peers.json has it."""
     common = turn.common._asdict() if turn.common else None
     return {**turn._asdict(), "best": turn.best._asdict(), "half": turn.half._asdict(), "common": common}
+
+
+def _turn(plain: dict[str, Any]) -> Turn:
+    common = Fixed(**plain["common"]) if plain["common"] else None
+    return Turn(**{**plain, "best": Saturated(**plain["best"]), "half": Fixed(**plain["half"]), "common": common})
 
 
 def insert(path: Path, parts: Sequence[str]) -> None:

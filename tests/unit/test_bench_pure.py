@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
@@ -11,11 +12,22 @@ import pytest
 from bench.models import BenchModel
 from bench.peers.fleet import OURS
 from bench.peers.loads import Fixed, Saturated
+from bench.peers.many import ManyRun
 from bench.peers.many_load import sequence
 from bench.peers.measure import Turn
 from bench.peers.processes import cpu_between_s
 from bench.peers.protocols import JSON, OIP, SCORE, row_of, wire_fields
-from bench.peers.report import goals, ratios, spread
+from bench.peers.report import (
+    goal_table,
+    goals,
+    insert,
+    many_table,
+    page_parts,
+    plain,
+    ratios,
+    spread,
+    table,
+)
 from bench.scale.crowd import simulated
 from bench.scale.etcd_metrics import parse
 from registry.model import ModelRef
@@ -79,7 +91,26 @@ def test_a_ratio_is_taken_within_a_round_and_its_median_decides() -> None:
     assert ratios(turns, "MLServer", lambda each: each.best.requests_per_s) == [20, 5]
     (goal,) = goals(turns)
     assert (goal["ratio"], goal["spread"], goal["met"]) == (12.5, [5.0, 20.0], True)
+    assert [each["met"] for each in goals([turn(OURS, 0, 1000, 10), turn("MLServer", 0, 50, 90)])] == [False]
     assert goal["cpu_ratio"] == spread([20.0, 10.0], 1) == "15.0 (10.0-20.0)"
+
+
+def test_the_page_is_made_of_the_file(tmp_path: Path) -> None:
+    turns = [turn(OURS, 0, 1000, 10), turn("MLServer", 0, 50, 200)]
+    run = ManyRun(
+        "MLServer", 0, 60, 200, 500.0, 1.0, 2.0, {"14 gone": 3}, {"memory": 150, "disk": 50}, 90.0, 100.0, 0.1
+    )
+    head = {"command": "c", "when": "w", "facts": {"cores": 2}}
+    document = {**head, "turns": [plain(each) for each in turns], "many": [run._asdict()]}
+    parts = page_parts(json.loads(json.dumps(document)))
+    assert parts[1:] == [table(turns), goal_table(turns), many_table([run])]
+    assert "| 75% | 3 |" in parts[3]
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
+    insert(page, parts)
+    text = page.read_text()
+    assert (text.startswith("before\n"), text.endswith("<!-- results: end -->\nafter\n")) == (True, True)
+    assert "old" not in text
 
 
 def test_metrics_without_labels_are_read() -> None:
