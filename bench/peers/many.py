@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import grpc
 import lightgbm
 import numpy as np
 
@@ -98,19 +99,40 @@ def _rounds(
     directory: Path,
     say: Callable[[str], None],
 ) -> Iterator[ManyRun]:
-    rates: dict[str, float] = {}
-    sent = dict.fromkeys((served.name for served in servers), WARM_UP_REQUESTS)
+    """A server that fails is said and left out from then on."""
+    takers = [_Taker(served, models, run_s, directory) for served in servers]
     for number in range(rounds):
-        shift = number % len(servers)
-        for served in (*servers[shift:], *servers[:shift]):
-            say(f"round {number + 1} of {rounds}, {len(models)} models: {served.name}")
-            if served.name not in rates:
-                rates[served.name] = _load(served, models, WARM_UP_REQUESTS, 0, number, directory).requests_per_s
-            requests = max(int(rates[served.name] * run_s), 200)
-            check(served, models[:CHECKED])
-            yield _load(served, models, requests, sent[served.name], number, directory)
-            check(served, models[-CHECKED:])
-            sent[served.name] += requests
+        shift = number % len(takers)
+        for taker in (*takers[shift:], *takers[:shift]):
+            say(f"round {number + 1} of {rounds}, {len(models)} models: {taker.served.name}")
+            try:
+                yield taker.turn(number)
+            except (BadRunError, RuntimeError, grpc.RpcError, subprocess.TimeoutExpired) as error:
+                say(f"{taker.served.name} is left out from now on: {error}")
+                takers = [other for other in takers if other is not taker]
+
+
+class _Taker:
+    """A server's turns, each of which goes on in the sequence of requests where the one before ended."""
+
+    def __init__(self, served: Served, models: Sequence[BenchModel], run_s: float, directory: Path) -> None:
+        self.served = served
+        self._models, self._run_s, self._directory = models, run_s, directory
+        self._sent = 0
+        self._rate = 0.0
+
+    def turn(self, number: int) -> ManyRun:
+        if not self._sent:
+            self._rate = self._load(WARM_UP_REQUESTS, number).requests_per_s
+        check(self.served, self._models[:CHECKED])
+        run = self._load(max(int(self._rate * self._run_s), 200), number)
+        check(self.served, self._models[-CHECKED:])
+        return run
+
+    def _load(self, requests: int, number: int) -> ManyRun:
+        run = _load(self.served, self._models, requests, self._sent, number, self._directory)
+        self._sent += requests
+        return run
 
 
 @contextlib.contextmanager

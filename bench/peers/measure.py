@@ -2,7 +2,7 @@
 
 A turn: the answers are checked against lightgbm's own; two patterns of load without pause (32 in flight on one
 connection, 256 on eight), of which the better one counts; then arrivals at a fixed rate, half of what this server just
-did; then, for all the same, half of what the slowest one did; and the answers are checked again. CPU time is that of
+did; then at a rate that is the same for all and that all can do; and the answers are checked again. CPU time is that of
 all processes of the server, idle time of theirs included.
 """
 
@@ -23,13 +23,14 @@ from bench.peers.protocols import JSON
 from bench.peers.servers import Served
 
 SHAPES = ((1, 32), (8, 32))
+COMMON_RATE = 50.0
 _FIRST_REQUESTS = 300
 _IDLE_S = 1.0
 
 
 class Turn(NamedTuple):
     """One turn of one server. CPU in microseconds a request. `idle_share`: of the core that it takes doing nothing.
-    `best`: of `SHAPES`, by requests a second; `common`: at the rate that is the same for all, from the second round on.
+    `best`: of `SHAPES`, by requests a second; `common`: at the rate that is the same for all.
     """
 
     server: str
@@ -38,7 +39,7 @@ class Turn(NamedTuple):
     shape: tuple[int, int]
     cpu_us: float
     half: Fixed
-    common: Fixed | None
+    common: Fixed
     idle_share: float
     rss_mib: float
 
@@ -53,24 +54,20 @@ class Bench:
 
     def rounds(self, servers: Sequence[Served], count: int, say: Callable[[str], None]) -> Iterator[Turn]:
         """`count` rounds; the first server of a round changes."""
-        common = 0.0
         for number in range(count):
             shift = number % len(servers)
-            turns = []
             for served in (*servers[shift:], *servers[:shift]):
                 say(f"round {number + 1} of {count}: {served.name}")
-                turns.append(self._turn(served, number, common))
-                yield turns[-1]
-            common = common or min(turn.best.requests_per_s for turn in turns) / 2
+                yield self._turn(served, number)
 
-    def _turn(self, served: Served, number: int, common: float) -> Turn:
+    def _turn(self, served: Served, number: int) -> Turn:
         model = self._models[number % len(self._models)]
         check(served, self._models)
         idle = self._idle_share(served)
         runs = [(*self._saturate(served, model, shape), shape) for shape in SHAPES]
         best, cpu_us, shape = max(runs, key=lambda run: run[0].requests_per_s)
         half = self._fixed(served, model, best.requests_per_s / 2)
-        level = self._fixed(served, model, common) if common else None
+        level = self._fixed(served, model, COMMON_RATE)
         check(served, self._models)
         return Turn(served.name, number, best, shape, cpu_us, half, level, idle, rss_mib(served.roots))
 

@@ -14,7 +14,7 @@ from typing import Any
 from bench.peers.fleet import OURS
 from bench.peers.loads import Fixed, Saturated
 from bench.peers.many import ManyRun
-from bench.peers.measure import Turn
+from bench.peers.measure import COMMON_RATE, Turn
 from bench.report import commit, machine, versions
 
 GOALS = {
@@ -69,11 +69,10 @@ def _cpu(turn: Turn) -> float:
 def table(turns: Sequence[Turn]) -> str:
     """Markdown, one line a server."""
     head = ["server", "requests/s", "CPU us a request", "ours is so many times faster", "p50 / p99 ms at half of that"]
-    head += [f"p50 / p99 ms at {_common_rate(turns):,.0f}/s", "idle, of a core", "memory MiB"]
+    head += [f"p50 / p99 ms at {COMMON_RATE:g}/s", "idle, of a core", "memory MiB"]
     lines = [row(head), row(["---", *(["---:"] * (len(head) - 1))])]
     for name in dict.fromkeys(turn.server for turn in turns):
         own = [turn for turn in turns if turn.server == name]
-        common = [turn.common for turn in own if turn.common is not None]
         lines.append(
             row(
                 [
@@ -82,7 +81,7 @@ def table(turns: Sequence[Turn]) -> str:
                     spread([turn.cpu_us for turn in own], 0),
                     "" if name == OURS else spread(ratios(turns, name, _rate), 1),
                     _latencies([turn.half for turn in own]),
-                    _latencies(common),
+                    _latencies([turn.common for turn in own]),
                     f"{statistics.median(turn.idle_share for turn in own):.1%}",
                     f"{statistics.median(turn.rss_mib for turn in own):,.0f}",
                 ]
@@ -91,13 +90,7 @@ def table(turns: Sequence[Turn]) -> str:
     return "\n".join(lines)
 
 
-def _common_rate(turns: Sequence[Turn]) -> float:
-    return statistics.median([turn.common.rate for turn in turns if turn.common] or [0.0])
-
-
 def _latencies(runs: Sequence[Any]) -> str:
-    if not runs:
-        return ""
     p50, p99 = (statistics.median(getattr(run, name) for run in runs) for name in ("p50_ms", "p99_ms"))
     marks = ("*" if any(run.limited for run in runs) else "") + ("!" if any(run.errors for run in runs) else "")
     return f"{p50:.2f} / {p99:.2f}{marks}"
@@ -148,18 +141,29 @@ def many_table(runs: Sequence[ManyRun]) -> str:
     return "\n".join(lines)
 
 
-def save(folder: Path, turns: Sequence[Turn], many: Sequence[ManyRun], settings: dict[str, Any]) -> None:
-    """Write peers.json, and by it the page."""
-    document = {
+def save(folder: Path, turns: Sequence[Turn], settings: dict[str, Any]) -> None:
+    """Write the part with few models into peers.json, and by that the page."""
+    _write(folder, {**_run(), "settings": settings, "goals": goals(turns), "turns": [plain(turn) for turn in turns]})
+
+
+def save_many(folder: Path, runs: Sequence[ManyRun]) -> None:
+    """Write the part with many models into peers.json, and by that the page."""
+    _write(folder, {"many_run": _run(), "many": [run._asdict() for run in runs]})
+
+
+def _run() -> dict[str, Any]:
+    """What the figures of this run depend on."""
+    return {
         "when": datetime.now(UTC).isoformat(timespec="minutes"),
         "command": " ".join(["python -m bench.peers", *sys.argv[1:]]),
         "facts": {**machine(), "load_average_at_the_begin": _loads[0], "commit": commit(), **versions()},
-        "settings": settings,
-        "goals": goals(turns),
-        "turns": [plain(turn) for turn in turns],
-        "many": [run._asdict() for run in many],
     }
-    (folder / "peers.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _write(folder: Path, part: dict[str, Any]) -> None:
+    path = folder / "peers.json"
+    document = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(document | part, indent=1) + "\n")
     write_page(folder)
 
 
@@ -167,26 +171,32 @@ def write_page(folder: Path) -> None:
     """By peers.json: peers.svg, and the tables between the marks of peers.md."""
     document = json.loads((folder / "peers.json").read_text())
     insert(folder / "peers.md", page_parts(document))
-    plot(folder / "peers.svg", [_turn(each) for each in document["turns"]])
+    if document.get("turns"):
+        plot(folder / "peers.svg", [_turn(each) for each in document["turns"]])
 
 
 def page_parts(document: dict[str, Any]) -> list[str]:
     """Markdown by the content of peers.json."""
-    turns = [_turn(each) for each in document["turns"]]
-    said = "; ".join(f"{name} {value}" for name, value in document["facts"].items())
-    head = f"`{document['command']}`, {document['when']}. {said}."
-    return [head, table(turns), goal_table(turns), many_table([ManyRun(**each) for each in document["many"]])]
+    turns = [_turn(each) for each in document.get("turns", ())]
+    runs = [ManyRun(**each) for each in document.get("many", ())]
+    parts = [_head(document), table(turns), goal_table(turns)] if turns else []
+    return parts + ([_head(document["many_run"]), many_table(runs)] if runs else [])
+
+
+def _head(run: dict[str, Any]) -> str:
+    said = "; ".join(f"{name} {value}" for name, value in run["facts"].items())
+    return f"`{run['command']}`, {run['when']}. {said}."
 
 
 def plain(turn: Turn) -> dict[str, Any]:
     """As peers.json has it."""
-    common = turn.common._asdict() if turn.common else None
-    return {**turn._asdict(), "best": turn.best._asdict(), "half": turn.half._asdict(), "common": common}
+    parts = {"best": turn.best, "half": turn.half, "common": turn.common}
+    return {**turn._asdict(), **{name: part._asdict() for name, part in parts.items()}}
 
 
 def _turn(plain: dict[str, Any]) -> Turn:
-    common = Fixed(**plain["common"]) if plain["common"] else None
-    return Turn(**{**plain, "best": Saturated(**plain["best"]), "half": Fixed(**plain["half"]), "common": common})
+    fixed = {name: Fixed(**plain[name]) for name in ("half", "common")}
+    return Turn(**{**plain, **fixed, "best": Saturated(**plain["best"])})
 
 
 def insert(path: Path, parts: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ class Sized(NamedTuple):
 class Turn(NamedTuple):
     """One load on one cluster. Latencies in milliseconds; `warm`: of those whose model was in memory. CPU in
     microseconds a request, of the router, of the scorers together. `etcd_reads`: while it went on; `idle_reads`: in as
-    long a time without load before it.
+    long a time without load after it.
     """
 
     models: int
@@ -143,11 +143,11 @@ async def _running(directory: Path, files: CatalogueFiles, started: dict[int, fl
 
 
 async def _turn(sized: Sized, number: int, seconds: float, directory: Path) -> Turn:
-    idle_reads = await _idle_reads(sized, seconds)
-    reads, before = etcd_figures(sized.etcd.endpoint).reads, _cpu_s(sized)
+    reads, before, began = etcd_figures(sized.etcd.endpoint).reads, _cpu_s(sized), time.monotonic()
     report = load(sized.cluster.router_addresses[0], sized.working, by_popularity(RATE), seconds, directory)
     after = _cpu_s(sized)
     reads = etcd_figures(sized.etcd.endpoint).reads - reads
+    idle_reads = await _idle_reads(sized, time.monotonic() - began)
     group = report["groups"][0]
     router_s, scorers_s = (now - then for now, then in zip(after, before, strict=True))
     sent = RATE * (seconds + _warm_up_s(seconds))

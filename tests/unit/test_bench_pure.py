@@ -82,7 +82,7 @@ def test_cpu_time_counts_what_came_meanwhile_and_not_what_went() -> None:
 
 def turn(server: str, number: int, rate: float, cpu_us: float) -> Turn:
     fixed = Fixed(rate / 2, 10, 1.0, 2.0, {}, "")
-    return Turn(server, number, Saturated(10, rate, 1.0, 2.0), (1, 32), cpu_us, fixed, None, 0.0, 50.0)
+    return Turn(server, number, Saturated(10, rate, 1.0, 2.0), (1, 32), cpu_us, fixed, fixed, 0.0, 50.0)
 
 
 def test_a_ratio_is_taken_within_a_round_and_its_median_decides() -> None:
@@ -101,10 +101,10 @@ def test_the_page_is_made_of_the_file(tmp_path: Path) -> None:
         "MLServer", 0, 60, 200, 500.0, 1.0, 2.0, {"14 gone": 3}, {"memory": 150, "disk": 50}, 90.0, 100.0, 0.1
     )
     head = {"command": "c", "when": "w", "facts": {"cores": 2}}
-    document = {**head, "turns": [plain(each) for each in turns], "many": [run._asdict()]}
+    document = {**head, "turns": [plain(each) for each in turns], "many_run": head, "many": [run._asdict()]}
     parts = page_parts(json.loads(json.dumps(document)))
-    assert parts[1:] == [table(turns), goal_table(turns), many_table([run])]
-    assert "| 75% | 3 |" in parts[3]
+    assert parts == ["`c`, w. cores 2.", table(turns), goal_table(turns), "`c`, w. cores 2.", many_table([run])]
+    assert "| 75% | 3 |" in parts[-1]
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
     insert(page, parts)

@@ -5,7 +5,9 @@ its model by Ray's header; else all are in memory.
 import argparse
 import logging
 import signal
+from typing import NamedTuple
 
+import lightgbm
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation, gRPCOptions
@@ -28,6 +30,12 @@ class AllInMemory:
         return answer(self._boosters[request.model], request)
 
 
+class Loaded(NamedTuple):
+    """Ray calls `__del__` of a model that it puts out, and Python does again: a bare Booster would be freed twice."""
+
+    booster: lightgbm.Booster
+
+
 def multiplexed(most: int) -> type:
     """A deployment that has at most so many models in memory."""
 
@@ -36,11 +44,11 @@ def multiplexed(most: int) -> type:
             self._paths = read_index(index)
 
         @serve.multiplexed(max_num_models_per_replica=most)
-        async def model(self, name: str) -> object:
-            return load(self._paths[name])
+        async def model(self, name: str) -> Loaded:
+            return Loaded(load(self._paths[name]))
 
         async def Score(self, request: ScoreRequest) -> ScoreResponse:  # noqa: N802 - as in the proto
-            return answer(await self.model(serve.get_multiplexed_model_id()), request)
+            return answer((await self.model(serve.get_multiplexed_model_id())).booster, request)
 
     return Multiplexed
 
