@@ -21,7 +21,7 @@ from registry.model import Member
 ZONES = 3
 
 
-def simulated(number: int, addresses: list[str], capacity_bytes: int = 1 << 30) -> Member:
+def simulated(number: int, addresses: list[str], capacity_bytes: int = 256 << 20) -> Member:
     """A member of this number, on a host of its own, in one of three zones."""
     address = addresses[number % len(addresses)]
     name = f"sim-{number:04d}"
