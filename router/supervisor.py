@@ -21,7 +21,6 @@ from registry.process import PARENT_VARIABLE, on_stop_signals
 from registry.supervision import STABLE_S, pause_s, send
 from router.config import RouterConfig
 
-_START_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -65,7 +64,7 @@ class Supervisor:
             ran_s = loop.time() - began
             if self._stop.is_set():
                 return
-            if is_first and status > 0 and ran_s < _START_S:
+            if is_first and status > 0 and ran_s < STABLE_S:
                 self.status = status
                 self._stop.set()
                 return

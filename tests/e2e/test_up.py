@@ -113,12 +113,13 @@ def test_uses_a_given_etcd_store_and_cluster_name(up: StartUp, etcd_server: Etcd
         *("SCOREMESH_ROUTER", "SCOREMESH_ETCD", "SCOREMESH_STORE", "SCOREMESH_REGISTRY", "SCOREMESH_CLUSTER")
     }
     assert len(running.children()) == 3
-    [node] = json.loads(succeeds("nodes", "-o", "json", cwd=tmp_path, env=running.exports))
-    assert (node["id"], node["state"]) == ("local-0", "ready")
+    nodes = json.loads(succeeds("nodes", "-o", "json", cwd=tmp_path, env=running.exports))
+    assert [(node["kind"], node["state"]) for node in nodes] == [("scorer", "ready"), ("router", "ready")]
+    assert nodes[0]["id"] == "local-0"
     exports = running.exports
     assert running.stop() == 0
     assert etcd_server.is_healthy()
-    assert "no scorer is alive" in succeeds("nodes", cwd=tmp_path, env=exports)
+    assert "nobody is alive" in succeeds("nodes", cwd=tmp_path, env=exports)
 
 
 def test_a_taken_port_is_said_at_once(tmp_path: Path) -> None:

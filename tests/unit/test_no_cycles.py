@@ -54,6 +54,10 @@ class EchoLink(Link):
         self.load = LinkLoad()
         self.forwarder: Forwarder | None = None
 
+    @property
+    def stalled(self) -> bool:
+        return False
+
     def submit(self, item: Item) -> None:
         assert self.forwarder is not None
         self.forwarder.on_result(item, item.payload, None)
