@@ -1,9 +1,10 @@
 """Holds a scorer's process to its memory: compares what the kernel says it takes with what its models were measured to
 take, and changes their room.
 
-Contract: `run` looks every `INTERVAL_S`. What evicted models have left goes back to the kernel before it's judged, on
-the loading thread: once for all of them, since the allocator stands still meanwhile. A change of the room under a
-hundredth of it is not worth an eviction. It ends with its task and never by itself.
+Contract: `run` looks every `INTERVAL_S`. What evicted models have left goes back to the kernel, on the loading thread,
+before it could cost room, and else every `_TRIM_LOOKS`: the allocator stands still meanwhile, for up to 10 ms, and the
+next models take up most of what was left anyway. A change of the room under a hundredth of it is not worth an eviction.
+It ends with its task and never by itself.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from scorer.memory import resident_set_bytes
 from scorer.memory_budget import MemoryBudget
 
 INTERVAL_S = 1.0
+_TRIM_LOOKS = 10
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +47,7 @@ class MemoryWatch:
         self._allocator = allocator
         self._budget = budget
         self._was_over = False
+        self._looks = 0
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -54,14 +57,23 @@ class MemoryWatch:
 
     async def look(self) -> None:
         """Look once."""
-        await self._allocator.trim(always=self._budget.is_over(resident_set_bytes()))
         taken = resident_set_bytes()
+        self._looks += 1
+        if self._is_change(self._room(taken)) or self._looks % _TRIM_LOOKS == 0:
+            await self._allocator.trim(always=self._budget.is_over(taken))
+            taken = resident_set_bytes()
         self._tell(taken)
-        models = self._models
-        room = self._budget.room_bytes(models.capacity_bytes, models.used_bytes, taken)
-        if abs(room - models.capacity_bytes) * 100 >= models.capacity_bytes:
-            models.resize(room)
+        room = self._room(taken)
+        if self._is_change(room):
+            self._models.resize(room)
             await self._allocator.trim()
+
+    def _room(self, taken: int) -> int:
+        return self._budget.room_bytes(self._models.capacity_bytes, self._models.used_bytes, taken)
+
+    def _is_change(self, room: int) -> bool:
+        capacity = self._models.capacity_bytes
+        return abs(room - capacity) * 100 >= capacity
 
     def _tell(self, taken: int) -> None:
         """Log when the process goes over its limit, and when it's under it again."""
