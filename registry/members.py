@@ -13,13 +13,13 @@ import logging
 import math
 import uuid
 from collections.abc import Callable
-from contextlib import aclosing
 
 import msgspec
 
 from registry.errors import ConflictError, EtcdLeaseLostError, ScoreMeshError
 from registry.etcd import Etcd
 from registry.etcd_backoff import Backoff
+from registry.etcd_follow import follow
 from registry.etcd_lease import Lease
 from registry.etcd_records import Changed, Listed
 from registry.keys import Keys, encode
@@ -168,17 +168,8 @@ async def follow_members(
     `on_heard`: called at every sign of life of etcd. `on_view` is called in the event loop.
     """
     following = _Following(MemberFold(keys, grace_s, refill_after_s), on_view)
-    backoff = Backoff()
     try:
-        while True:
-            try:
-                async with aclosing(etcd.watch(keys.members_prefix, on_heard=on_heard)) as events:
-                    async for event in events:
-                        following.apply(event)
-                        backoff.reset()
-            except ScoreMeshError as error:
-                _log.error("can't follow the members: %s", error)
-            await backoff.pause()
+        await follow(etcd, keys.members_prefix, following.apply, "the members", on_heard=on_heard)
     finally:
         following.close()
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import aclosing
 
-from registry.errors import QuarantinedError, ScoreMeshError
+from registry.errors import QuarantinedError
 from registry.etcd import Etcd, KeyValue
-from registry.etcd_backoff import Backoff
+from registry.etcd_follow import follow
 from registry.etcd_records import Changed, Listed, Put
 from registry.keys import Keys
 from registry.model import ModelVersion, QuarantineRecord
@@ -46,16 +45,7 @@ class Quarantined:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        backoff = Backoff()
-        while True:
-            try:
-                async with aclosing(self._etcd.watch(self._prefix)) as events:
-                    async for event in events:
-                        self._apply(event)
-                        backoff.reset()
-            except ScoreMeshError as error:
-                _log.error("can't follow the quarantine: %s", error)
-            await backoff.pause()
+        await follow(self._etcd, self._prefix, self._apply, "the quarantine")
 
     def _apply(self, event: Listed | Changed) -> None:
         before = self._records

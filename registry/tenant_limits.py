@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import aclosing
 
 import msgspec
 
-from registry.errors import ScoreMeshError
 from registry.etcd import Etcd, KeyValue
-from registry.etcd_backoff import Backoff
+from registry.etcd_follow import follow
 from registry.etcd_records import Changed, Listed, Put
 from registry.keys import Keys, decode
 from registry.model import TenantRecord
@@ -54,16 +52,7 @@ class TenantLimits:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        backoff = Backoff()
-        while True:
-            try:
-                async with aclosing(self._etcd.watch(self._prefix)) as events:
-                    async for event in events:
-                        self._apply(event)
-                        backoff.reset()
-            except ScoreMeshError as error:
-                _log.error("can't follow the tenants: %s", error)
-            await backoff.pause()
+        await follow(self._etcd, self._prefix, self._apply, "the tenants")
 
     def _apply(self, event: Listed | Changed) -> None:
         if isinstance(event, Listed):

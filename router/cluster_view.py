@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import aclosing
 
 import msgspec
 
-from registry.errors import ScoreMeshError
 from registry.etcd import Etcd
-from registry.etcd_backoff import Backoff
+from registry.etcd_follow import follow
 from registry.etcd_records import Changed, Listed, Put
 from registry.keys import Keys, decode
 from registry.member_fold import MembersView
@@ -118,16 +116,7 @@ class ClusterView:
     # --- how to place ---
 
     async def _follow_record(self) -> None:
-        backoff = Backoff()
-        while True:
-            try:
-                async with aclosing(self._etcd.watch(self._keys.placement)) as events:
-                    async for event in events:
-                        self._take_record(event)
-                        backoff.reset()
-            except ScoreMeshError as error:
-                _log.error("can't follow how models are placed: %s", error)
-            await backoff.pause()
+        await follow(self._etcd, self._keys.placement, self._take_record, "how models are placed")
 
     def _take_record(self, event: Listed | Changed) -> None:
         value = b"{}"
