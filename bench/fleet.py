@@ -32,7 +32,7 @@ from registry.ledger import Ledger
 from registry.library import Library
 from registry.member_fold import MembersView
 from registry.members import follow_members
-from registry.model import Member
+from registry.model import Member, MemberState
 from registry.probing import ProbePool
 from registry.publish import Publisher
 from registry.server import FRONTS
@@ -181,13 +181,13 @@ async def _publish(directory: Path, endpoint: str, models: Sequence[BenchModel])
 
 
 async def _members(endpoint: str, count: int) -> list[Member]:
-    """The scorers, when all have announced themselves."""
+    """The scorers, when all have announced themselves as ready."""
     loop = asyncio.get_running_loop()
     complete: asyncio.Future[list[Member]] = loop.create_future()
     etcd = Etcd([endpoint])
 
     def on_view(view: MembersView) -> None:
-        members = list(view.members.values())
+        members = [member for member in view.members.values() if member.state is MemberState.READY]
         if len(members) == count and not complete.done():
             complete.set_result(sorted(members, key=lambda member: member.id))
 
