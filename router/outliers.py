@@ -6,7 +6,8 @@ Contract: a link is ejected (`LinkLoad.weight` 0) when
 - in a window with at least `least_answers` of its own the share that failed is more than twice that of all others
   together, and `failed_share` above it: at the next `sweep`;
 - in such a window its answers took `slow_factor` times as long as those of the link in the middle of the others, both
-  measured by what is typical of each model (`Route.stretch`): at the next `sweep`.
+  measured by what is typical of each model (`Route.stretch`), and over `slow_s`: at the next `sweep`. Under that there
+  is nothing to be won, and what is typical of a model depends on the load under which it was learnt.
 
 Never more than `most_ejected` of all links are, so that what is wrong with all of them ejects few. The time is `base_s`
 and doubles with each ejection up to `most_s`; `forgive_s` without another one halves it again. Then the link comes
@@ -34,6 +35,7 @@ class OutlierPolicy(NamedTuple):
     least_answers: int = 20
     failed_share: float = 0.2
     slow_factor: float = 3.0
+    slow_s: float = 0.03
     most_ejected: float = 0.5
     base_s: float = 2.0
     most_s: float = 120.0
@@ -138,6 +140,6 @@ class Outliers:
 
     def _is_slower(self, one: Watched, others: Iterable[Watched]) -> bool:
         usual = [other.stretched / other.answered for other in others if other.answered >= self._policy.least_answers]
-        if not usual or not one.answered:
+        if not usual or not one.answered or one.link.latency_s <= self._policy.slow_s:
             return False
         return one.stretched / one.answered > self._policy.slow_factor * median(usual)
