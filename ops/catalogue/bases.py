@@ -124,7 +124,7 @@ def _kinds(spec: CatalogueSpec) -> list[_Kind]:
     if left < 0:
         raise InvalidRequestError(f"{spec.bases} bases are too few for {len(trees)} sizes of trees and ONNX graphs")
     total = sum(each.share for each in trees)
-    kinds = [_Kind(0, spec.onnx_share / graphs)] * graphs
+    kinds = [_Kind(0, spec.onnx_share / graphs)] * graphs if graphs else []
     for place, each in enumerate(trees):
         share = each.share / total
         more = round(left * share) if place else left - sum(round(left * other.share / total) for other in trees[1:])

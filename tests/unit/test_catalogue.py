@@ -86,6 +86,12 @@ def test_too_few_bases_are_refused() -> None:
         list(train_all(CatalogueSpec(models=10, tenants=1, bases=3)))
 
 
+@pytest.mark.parametrize(("onnx_share", "runtimes"), [(0.0, {Runtime.LIGHTGBM}), (1.0, {Runtime.ONNX})])
+def test_all_of_one_engine(onnx_share: float, runtimes: set[Runtime]) -> None:
+    spec = CatalogueSpec(models=10, tenants=1, bases=2, trees=(TreeShare(5, 1.0),), onnx_share=onnx_share)
+    assert {draft.runtime for draft in train_all(spec)} == runtimes
+
+
 @pytest.mark.parametrize(
     "kind", ["binary", "multiclass", "regression", "lambdarank", "random_forest", "one_leaf", "two_class_multiclass"]
 )
