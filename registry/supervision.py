@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+from asyncio.subprocess import Process
+from collections.abc import Callable, Iterable, Mapping
 
 STABLE_S = 60.0
 """After a worker has run for so long, its next end counts as its first."""
@@ -21,3 +23,17 @@ def send(signal_it: Callable[[], None]) -> None:
     """Send a signal to a process that may have ended just now."""
     with contextlib.suppress(ProcessLookupError):
         signal_it()
+
+
+async def end_workers(running: Mapping[int, Process], keepers: Iterable[asyncio.Task[None]], limit_s: float) -> None:
+    """End all workers: SIGTERM, SIGKILL for those that run after `limit_s`. `running`: as it is at each moment;
+    `keepers`: the tasks that end when their worker has.
+    """
+    for process in running.values():
+        send(process.terminate)
+    _done, late = await asyncio.wait(keepers, timeout=limit_s)
+    for process in running.values():
+        send(process.kill)
+    for keeper in late:
+        keeper.cancel()
+    await asyncio.gather(*late, return_exceptions=True)

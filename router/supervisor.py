@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from registry.front_http2 import bind
 from registry.process import PARENT_VARIABLE, on_stop_signals
-from registry.supervision import STABLE_S, pause_s, send
+from registry.supervision import STABLE_S, end_workers, pause_s, send
 from router.config import RouterConfig
 
 _log = logging.getLogger(__name__)
@@ -45,14 +45,7 @@ class Supervisor:
         self._stop = on_stop_signals()
         keepers = [asyncio.create_task(self._keep(worker)) for worker in range(self._config.workers)]
         await self._stop.wait()
-        for process in self._running.values():
-            send(process.terminate)
-        _done, late = await asyncio.wait(keepers, timeout=3 * self._config.drain_s + 5)
-        for process in self._running.values():
-            send(process.kill)
-        for keeper in late:
-            keeper.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await end_workers(self._running, keepers, 3 * self._config.drain_s + 5)
         self._bound.close()
 
     async def _keep(self, worker: int) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from registry.process import PARENT_VARIABLE, on_stop_signals
-from registry.supervision import STABLE_S, pause_s, send
+from registry.supervision import STABLE_S, end_workers, pause_s, send
 from scorer.config import ScorerConfig, of_worker
 from scorer.crash_cause import Cause, Liveness, cause_of_end, cause_of_hang
 from scorer.crash_notes import CrashNote, CrashNotes
@@ -56,15 +56,7 @@ class Supervisor:
         self._stop = on_stop_signals()
         keepers = [asyncio.create_task(self._keep(worker)) for worker in range(self._config.workers)]
         await self._stop.wait()
-        for process in self._running.values():
-            send(process.terminate)
-        limit_s = self._config.handover_s + 3 * self._config.drain_s + 5
-        _done, late = await asyncio.wait(keepers, timeout=limit_s)
-        for process in self._running.values():
-            send(process.kill)
-        for keeper in late:
-            keeper.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await end_workers(self._running, keepers, self._config.handover_s + 3 * self._config.drain_s + 5)
 
     async def _keep(self, worker: int) -> None:
         quick_ends = 0
