@@ -170,9 +170,9 @@ class Cluster:
         for router in self.routers:
             wait_until(lambda: router.members == count, f"{router.name} to know {count} members")  # noqa: B023
 
-    def client(self) -> AsyncClient:
-        """A client of all routers."""
-        addresses = [router.address for router in self.routers]
+    def client(self, *servers: Server) -> AsyncClient:
+        """A client of all routers, or of these servers."""
+        addresses = [server.address for server in servers or self.routers]
         if self.credentials is None:
             return AsyncClient(addresses)
         return AsyncClient(addresses, credentials=self.credentials)

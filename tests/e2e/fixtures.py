@@ -21,10 +21,9 @@ from registry.etcd import TlsFiles
 from registry.offer import Facts
 from tests.e2e.cluster import Cluster
 from tests.e2e.gated_store import GatedStore
-from tests.e2e.models import Shelf
+from tests.e2e.models import PUBLISHED, Shelf
 
 FRONTS = ("http2", "http2-tls", "native", "aio-tls")
-_PUBLISHED = ("acme/tumour", "acme/cultivar", "umbrella/triage", "initech/iris", "initech/body", "acme/tumour-linear")
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +51,14 @@ def models(
     takes more features.
     """
     directory = tmp_path_factory.mktemp("trained")
-    trained = {str(r.ref): train(r, directory) for r in RECIPES if str(r.ref) in {*_PUBLISHED, "acme/tumour-small"}}
+    trained = {str(r.ref): train(r, directory) for r in RECIPES if str(r.ref) in {*PUBLISHED, "acme/tumour-small"}}
     shelf = Shelf(store.directory, etcd_server, "first")
 
     async def publish() -> None:
         tumour, small = trained["acme/tumour"], trained["acme/tumour-small"]
         await shelf.publish(small.path, tumour.ref, version="1", aliases=("candidate",))
         await shelf.publish(tumour.path, tumour.ref, version="2", facts=Facts(allow_breaking=True))
-        for name in _PUBLISHED[1:]:
+        for name in PUBLISHED[1:]:
             await shelf.publish(trained[name].path, trained[name].ref)
 
     asyncio.run(publish())

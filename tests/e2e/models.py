@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightgbm
 import numpy as np
 
+from client import AsyncClient, ScoreError
+from ops.demo_models import DemoModel
 from ops.etcd_server import EtcdServer
 from registry.etcd import Etcd
 from registry.keys import Keys
@@ -19,8 +23,11 @@ from registry.offer import Admit, Admitted, Facts, Offer
 from registry.probing import probe
 from registry.rebuild import rebuild
 from registry.store_urls import open_store
+from tests.e2e.cluster import Cluster
+from tests.e2e.raw import PATIENCE_S
 from tests.integration.publishing import open_ledger, publisher
 
+PUBLISHED = ("acme/tumour", "acme/cultivar", "umbrella/triage", "initech/iris", "initech/body", "acme/tumour-linear")
 _numbers = itertools.count(1)
 _NO_FACTS = Facts()
 _ROWS = np.random.default_rng(1).normal(size=(200, 4))
@@ -82,6 +89,27 @@ class Shelf:
         manifest = await self.publish(path, ref, admit=_known_admit(int(megabytes_reserved * 2**20)))
         path_in_store = artifact_path(ref.tenant, manifest.artifact)
         return Fresh(ref, path_in_store, manifest.version, _ROWS[:8], np.asarray(booster.predict(_ROWS[:8])))
+
+
+async def wait_answered(cluster: Cluster, models: Mapping[str, DemoModel]) -> None:
+    """Wait until every scorer answers for every model that the tests share. After a store was away a scorer remembers
+    for up to a second what it failed to load, in the background too.
+    """
+    for scorer in cluster.scorers:
+        async with asyncio.timeout(PATIENCE_S), cluster.client(scorer) as client:
+            for name in PUBLISHED:
+                while not await _is_answered(client, models[name]):
+                    await asyncio.sleep(0.02)
+
+
+async def _is_answered(client: AsyncClient, model: DemoModel) -> bool:
+    try:
+        await client.score(*model.ref, model.rows[:1], timeout_s=PATIENCE_S)
+    except ScoreError as error:
+        if error.reason != "STORE_UNAVAILABLE":
+            raise
+        return False
+    return True
 
 
 def _known_admit(resident_bytes: int) -> Admit:

@@ -14,7 +14,7 @@ from ops.demo_models import DemoModel
 from scoremesh.scoring.v1.scoring_pb2 import ScoreBatchRequest, ScoreRequest, StringColumn
 from tests.e2e.cluster import Cluster, wait_until
 from tests.e2e.gated_store import GatedStore
-from tests.e2e.models import Fresh, Shelf
+from tests.e2e.models import Fresh, Shelf, wait_answered
 from tests.e2e.raw import PATIENCE_S, check_plain, refused, unary_of
 
 _WIDTH = 30
@@ -177,7 +177,7 @@ async def test_a_missing_artifact(client: AsyncClient, cluster: Cluster, shelf: 
 
 
 async def test_a_store_that_does_not_answer(
-    client: AsyncClient, cluster: Cluster, shelf: Shelf, store: GatedStore
+    client: AsyncClient, cluster: Cluster, shelf: Shelf, store: GatedStore, models: dict[str, DemoModel]
 ) -> None:
     fresh = await shelf.fresh()
     with store.unreachable():
@@ -187,6 +187,7 @@ async def test_a_store_that_does_not_answer(
         assert warm.residency is Residency.HIT
     scores = await _score_when_told(client, fresh, "STORE_UNAVAILABLE")
     assert scores.values.tobytes() == fresh.expected.tobytes()
+    await wait_answered(cluster, models)
 
 
 async def _score_when_told(client: AsyncClient, fresh: Fresh, reason: str) -> Scores:

@@ -84,7 +84,7 @@ async def test_garbage_fails_alone(cluster: Cluster, models: dict[str, DemoModel
         streamed = await _all_parts(stream_of(channel)(batch, timeout=PATIENCE_S))
     whole = ScoreBatchResponse.FromString(answer)
     for results in (list(whole.results), sorted(streamed.results, key=lambda result: result.index)):
-        assert [(result.index, result.code) for result in results] == [(0, 0), (1, 3), (2, 0)]
+        assert [(result.index, result.code) for result in results] == [(0, 0), (1, 3), (2, 0)], results
         assert results[1].reason == "INVALID_REQUEST"
         for place in (0, 2):
             got = results[place].response.outputs[0].class_probabilities.probabilities

@@ -14,7 +14,7 @@ from registry.model import Runtime
 from scoremesh.scoring.v1.scoring_pb2 import RESIDENCY_DISK, RESIDENCY_HIT, ScoreRequest, ScoreResponse
 from tests.e2e.cluster import Cluster
 from tests.e2e.gated_store import GatedStore
-from tests.e2e.models import Shelf
+from tests.e2e.models import Shelf, wait_answered
 from tests.e2e.raw import unary_of
 
 _NAMES = ("acme/tumour", "acme/cultivar", "umbrella/triage", "initech/iris", "initech/body", "acme/tumour-linear")
@@ -107,7 +107,7 @@ async def test_one_output_can_be_asked_for(client: AsyncClient, models: dict[str
 
 
 async def test_a_restarted_scorer_finds_its_models_on_disk(
-    cluster: Cluster, shelf: Shelf, store: GatedStore, client: AsyncClient
+    cluster: Cluster, shelf: Shelf, store: GatedStore, client: AsyncClient, models: dict[str, DemoModel]
 ) -> None:
     fresh = await shelf.fresh()
     cold = await client.score(*fresh.ref, fresh.rows, timeout_s=_PATIENCE_S)
@@ -120,6 +120,7 @@ async def test_a_restarted_scorer_finds_its_models_on_disk(
         cluster.wait_ready()
         async with cluster.channel(scorer) as channel:
             payload = await unary_of(channel, "Score")(request.SerializeToString(), timeout=_PATIENCE_S)
+    await wait_answered(cluster, models)
     response = ScoreResponse.FromString(payload)
     assert response.residency in {RESIDENCY_HIT, RESIDENCY_DISK}, "loaded by this request, or before it came"
     assert list(response.outputs[0].regression.values) == fresh.expected.tolist()
