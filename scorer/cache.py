@@ -33,6 +33,7 @@ __all__ = ["Load", "ModelCache", "Resident"]
 
 PREMIUM_WEIGHT = 4.0
 _RETRY_AFTER_MS = 200
+_INTAKE_TIMES = 10
 _LEAST_SHARE = 4  # a quarter
 _LEAST_WAIT_S = 0.001
 Refusal = Callable[[ModelVersion], ScoreMeshError | None]
@@ -251,7 +252,7 @@ class ModelCache:
         evicted = self._residents.reserve(version.package, nbytes, tenant=tenant, now=now, background=run.is_background)
         if evicted is None:
             return max(_LEAST_WAIT_S, self._residents.evictable_in_s(nbytes, tenant, now))
-        self._intake.add(tenant, nbytes, now, residents.JUST_LOADED_S)
+        self._intake.add(tenant, nbytes, now, _intake_s())
         for resident in evicted:
             if resident.tenant == tenant:
                 self._loads.evicted_own(run, now - resident.loaded_at)
@@ -273,7 +274,7 @@ class ModelCache:
             capacity_bytes=held.capacity_bytes,
             others_bytes=held.used_bytes - used_bytes,
             now=now,
-            young_s=residents.JUST_LOADED_S,
+            young_s=_intake_s(),
         )
 
     def _fill(self, run: Run, resident: Resident) -> None:
@@ -297,3 +298,10 @@ class ModelCache:
         """Stop all loads and close all models."""
         await self._loads.aclose()
         self._close_models([resident.model for resident in self._residents.clear()])
+
+
+def _intake_s() -> float:
+    """What a tenant loads in how many seconds is bounded (`scorer.intake`). Longer than a model counts as just loaded:
+    what came in before may leave again, but had taken the place of something that was in use.
+    """
+    return _INTAKE_TIMES * residents.JUST_LOADED_S

@@ -1,9 +1,9 @@
 """How fast one tenant's loads may fill the memory. Pure.
 
-What was just loaded may not leave yet. So a tenant that goes through more models than fit would have nothing but such
-models, and each of its loads would cost another tenant a model that is in use. Hence the bound: of a full memory a
-tenant's models that were just loaded take what other tenants leave, and a quarter in any case. What is over that waits
-until the first of them may leave.
+What was just loaded may not leave yet, and what came in a moment before hasn't shown its worth. So each load of a
+tenant that goes through more models than fit would cost another tenant a model that is in use. Hence the bound: of a
+full memory what a tenant has loaded in the last second or so takes what other tenants leave, and a quarter in any case.
+What is over that waits until the first of it is older.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Intake:
         return len(self._loads)
 
     def add(self, tenant: str, nbytes: int, now: float, young_s: float) -> None:
-        """A load of the tenant begins. `young_s`: how long a model counts as just loaded."""
+        """A load of the tenant begins. `young_s`: how long it counts."""
         if len(self._loads) >= _SWEEP_AT:
             self._loads = {each: loads for each, loads in self._loads.items() if loads[-1][0] + young_s > now}
         self._loads.setdefault(tenant, deque()).append((now, nbytes))

@@ -30,7 +30,9 @@ from scorer.eviction.segments import Segments
 from scorer.eviction.selection import Need, Selection
 from scorer.eviction.shares import Room, Share, Shares
 
-JUST_LOADED_S = 1.0
+# Who waits for a load has it pinned; this is for who asks again at once. A longer time would fill the memory with
+# models that nobody asks for twice: with a second, and 200 loads in it, a memory of 200 models had little else.
+JUST_LOADED_S = 0.1
 _NO_DEMAND = 0.1  # of a request: the only one was more than three half-lives ago
 V = TypeVar("V")
 

@@ -144,33 +144,35 @@ def test_old_demand_is_none_for_a_load_in_the_background() -> None:
 
 def test_what_was_just_loaded_stays_and_when_it_may_leave_is_known() -> None:
     residents: Residents[str] = Residents(300)
+    tenth = JUST_LOADED_S / 10
     for place, key in enumerate("abc"):
-        assert residents.reserve(key, 100, tenant="t", now=place * 0.1) is not None
-        residents.fill(key, key, 100, cost_us=1.0, now=place * 0.1)
-    assert residents.reserve("d", 100, tenant="t", now=0.5) is None
-    assert residents.evictable_in_s(100, "t", 0.5) == pytest.approx(JUST_LOADED_S - 0.5)
-    assert residents.evictable_in_s(200, "t", 0.5) == pytest.approx(JUST_LOADED_S - 0.4)
-    assert residents.evictable_in_s(301, "t", 0.5) == inf
+        assert residents.reserve(key, 100, tenant="t", now=place * tenth) is not None
+        residents.fill(key, key, 100, cost_us=1.0, now=place * tenth)
+    assert residents.reserve("d", 100, tenant="t", now=5 * tenth) is None
+    assert residents.evictable_in_s(100, "t", 5 * tenth) == pytest.approx(5 * tenth)
+    assert residents.evictable_in_s(200, "t", 5 * tenth) == pytest.approx(6 * tenth)
+    assert residents.evictable_in_s(301, "t", 5 * tenth) == inf
     residents.pin("a")
-    assert residents.evictable_in_s(100, "t", 0.5) == pytest.approx(JUST_LOADED_S - 0.4)
-    assert residents.evictable_in_s(300, "t", 0.5) == inf
+    assert residents.evictable_in_s(100, "t", 5 * tenth) == pytest.approx(6 * tenth)
+    assert residents.evictable_in_s(300, "t", 5 * tenth) == inf
     residents.set_limits("t", guaranteed_bytes=200)
-    assert residents.evictable_in_s(100, "u", 0.5) == pytest.approx(JUST_LOADED_S - 0.4)
-    assert residents.evictable_in_s(200, "u", 0.5) == inf
-    assert residents.evictable_in_s(200, "t", 0.5) == pytest.approx(JUST_LOADED_S - 0.3)
-    assert residents.reserve("d", 100, tenant="u", now=1.1 + 1e-9) == ["b"]
+    assert residents.evictable_in_s(100, "u", 5 * tenth) == pytest.approx(6 * tenth)
+    assert residents.evictable_in_s(200, "u", 5 * tenth) == inf
+    assert residents.evictable_in_s(200, "t", 5 * tenth) == pytest.approx(7 * tenth)
+    assert residents.reserve("d", 100, tenant="u", now=11.001 * tenth) == ["b"]
 
 
 def test_what_was_just_loaded_stays_although_its_tenant_has_its_maximum() -> None:
     residents: Residents[str] = Residents(1000)
+    tenth = JUST_LOADED_S / 10
     residents.set_limits("t", max_bytes=200)
     for key in "ab":
         residents.reserve(key, 100, tenant="t", now=0.0)
         residents.fill(key, key, 100, cost_us=1.0, now=0.0)
-    assert residents.reserve("c", 100, tenant="t", now=0.5) is None
-    assert residents.evictable_in_s(100, "t", 0.5) == pytest.approx(JUST_LOADED_S - 0.5)
-    assert residents.evictable_in_s(100, "u", 0.5) == 0.0
-    assert residents.evictable_in_s(201, "t", 0.5) == inf
+    assert residents.reserve("c", 100, tenant="t", now=5 * tenth) is None
+    assert residents.evictable_in_s(100, "t", 5 * tenth) == pytest.approx(5 * tenth)
+    assert residents.evictable_in_s(100, "u", 5 * tenth) == 0.0
+    assert residents.evictable_in_s(201, "t", 5 * tenth) == inf
     assert residents.reserve("c", 100, tenant="t", now=JUST_LOADED_S) == ["a"]
 
 
