@@ -8,7 +8,7 @@ Whatever a joined prediction raises, each request is then predicted alone, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter_ns, thread_time_ns
 
 import numpy as np
@@ -19,10 +19,11 @@ from scorer.batch import Sink
 from scorer.cost_curve import LONG_US
 from scorer.engine import Rows
 from scorer.in_flight import LOOP, NOWHERE, InFlight
-from scorer.join import join_rows, split_outputs
+from scorer.join import join_rows
 from scorer.plan import Plan, spent_scoring
 from scorer.resident import Resident
 
+_NO_STRINGS: Mapping[str, Sequence[str]] = {}
 # A request for a model in memory, and the sink and index of its answer. A plain tuple, since most are joined with none.
 Waiting = tuple[ScoreRequest, Plan, Resident, Sink, int]
 
@@ -31,7 +32,8 @@ def joining_pays(group: Sequence[Waiting]) -> bool:
     """Whether one prediction for all requests for a model is cheaper than one for each."""
     if len(group) == 1:
         return False
-    return sum(request.row_count for request, *_ in group) >= group[0][2].costs.batch_from
+    least = group[0][2].costs.batch_from
+    return len(group) >= least or sum(request.row_count for request, *_ in group) >= least
 
 
 class Answers:
@@ -66,7 +68,7 @@ class Answers:
         """Answer or refuse all, together where it pays. `groups`: each of one model's."""
         for group in groups:
             if joining_pays(group):
-                self._together(*self._read(group))
+                self._together(group)
             else:
                 self._each(group)
 
@@ -77,8 +79,11 @@ class Answers:
             except Exception as error:
                 sink.refuse(index, failure_of(error))
 
-    def _read(self, group: Iterable[Waiting]) -> tuple[list[Waiting], list[Rows]]:
-        """Those that can be read, with their rows; the others are refused."""
+    def _read(self, group: list[Waiting]) -> tuple[list[Waiting], Rows | None, list[int]]:
+        """Those that can be read, the rows of all (None without any), and how many each has; the others are refused."""
+        plain = group[0][1].read_all([each[0] for each in group])
+        if plain is not None:
+            return group, Rows(plain[0], _NO_STRINGS), plain[1]
         waiting, parts = [], []
         for each in group:
             request, plan, _resident, sink, index = each
@@ -88,21 +93,26 @@ class Answers:
                 sink.refuse(index, failure_of(error))
             else:
                 waiting.append(each)
-        return waiting, parts
+        return waiting, join_rows(parts) if parts else None, [len(part.dense) for part in parts]
 
-    def _together(self, group: list[Waiting], parts: list[Rows]) -> None:
-        if not group:
-            return
+    def _together(self, group: list[Waiting]) -> None:
         _request, plan, resident, _sink, _index = group[0]
+        group, rows, counts = self._read(group)
+        if rows is None:
+            return
         try:
-            outputs, score_us = self.predict(join_rows(parts), resident, plan.version.package)
+            outputs, score_us = self.predict(rows, resident, plan.version.package)
         except Exception:  # for the rows of one of them, or of all: each finds out alone
             self._each(group)
             return
-        spent = spent_scoring(score_us)
-        split = split_outputs(outputs, [len(part.dense) for part in parts])
-        for (request, plan, _resident, sink, index), own in zip(group, split, strict=True):
+        spent, start = spent_scoring(score_us), 0
+        write = plan.writer(outputs, RESIDENCY_HIT, spent)
+        for (request, own_plan, _resident, sink, index), count in zip(group, counts, strict=True):
+            end = start + count
             try:
-                sink.answer(index, plan.write(request, own, RESIDENCY_HIT, spent))
+                if own_plan is not plan:  # the same bytes under another version's name
+                    plan, write = own_plan, own_plan.writer(outputs, RESIDENCY_HIT, spent)
+                sink.answer(index, write(request, start, end))
             except Exception as error:
                 sink.refuse(index, failure_of(error))
+            start = end

@@ -124,8 +124,8 @@ def _parts(results: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def _answered(index: int, response: bytes) -> bytes:
-    result = _INDEXES[index] + _RESPONSE + varint(len(response)) + response
-    return _RESULT + varint(len(result)) + result
+    head = _INDEXES[index] + _RESPONSE + varint(len(response))
+    return _RESULT + varint(len(head) + len(response)) + head + response
 
 
 def _refused(index: int, failure: Failure) -> bytes:

@@ -1,7 +1,7 @@
-"""Requests for one model that are predicted together, and their answers taken apart again. Pure.
+"""Requests for one model that are predicted together. Pure.
 
-Contract: rows of a joined prediction stand in the order of the requests, and each request gets the rows of each output
-that are its own, as views. Matrices of float32 and float64 become one of float64, which holds both exactly.
+Contract: rows of a joined prediction stand in the order of the requests. Matrices of float32 and float64 become one of
+float64, which holds both exactly.
 """
 
 from __future__ import annotations
@@ -49,13 +49,3 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
     dense = np.concatenate([part.dense for part in parts])
     names = parts[0].strings
     return Rows(dense, {name: [value for part in parts for value in part.strings[name]] for name in names})
-
-
-def split_outputs(outputs: Sequence[np.ndarray], counts: Sequence[int]) -> list[list[np.ndarray]]:
-    """For each count its rows of every output, in order."""
-    split, start = [], 0
-    for count in counts:
-        end = start + count
-        split.append([output[start:end] for output in outputs])
-        start = end
-    return split

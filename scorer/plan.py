@@ -1,7 +1,8 @@
 """How requests for one version are read and answered, worked out once when it is first used.
 
 Contract: `read` checks a request against the version's schema and gives the rows; `write` gives the serialized
-ScoreResponse. Both name the field at fault and never change the request.
+ScoreResponse. Both name the field at fault and never change the request. `read_all` and `writer` do the same for many
+requests that are predicted together, where what is the same for all is done once.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _PREFIXES = 64
 _FEW = 48
 _NO_STRINGS: Mapping[str, Sequence[str]] = {}
 Encoder = Callable[[np.ndarray], bytes]
+# The answer to a request whose rows are those from one to before another of a joined prediction.
+Writer = Callable[[ScoreRequest, int, int], bytes]
 
 
 class Spent(NamedTuple):
@@ -69,6 +72,24 @@ class Plan:
             return Rows(dense.reshape(rows, self._features), self._strings(request))
         return Rows(dense.reshape(rows, self._features), _NO_STRINGS)
 
+    def read_all(self, requests: Sequence[ScoreRequest]) -> tuple[np.ndarray, list[int]] | None:
+        """The matrix of all, and how many rows each has, of requests that have a few float64 and nothing else each;
+        None where one hasn't, or can't be read: then each has to be read by itself.
+        """
+        if self._string_columns:
+            return None
+        numbers: list[float] = []
+        counts = []
+        for request in requests:
+            double, rows = request.dense_double, request.row_count
+            if not 0 < len(double) <= _FEW or len(double) != rows * self._features:
+                return None
+            if request.dense_float or request.string_columns:
+                return None
+            numbers += double[:]
+            counts.append(rows)
+        return np.array(numbers, np.float64).reshape(-1, self._features), counts
+
     def _refuse_shape(self, rows: int, values: int) -> None:
         if not rows:
             raise InvalidFeaturesError("row_count is missing; it must be at least 1")
@@ -100,12 +121,25 @@ class Plan:
         if request.request_id:
             parts.append(field(5, request.request_id.encode()))
         parts.append(_tail(residency, spent))
-        answer = b"".join(parts)
-        if len(answer) > MAX_ANSWER_BYTES:
-            raise MessageTooLargeError(
-                f"the answer has {len(answer)} bytes, over the limit of {MAX_ANSWER_BYTES}; send fewer rows a request"
-            )
-        return answer
+        return _bounded(b"".join(parts))
+
+    def writer(self, outputs: Sequence[np.ndarray], residency: int, spent: Spent) -> Writer:
+        """Writes what `write` would for each request of a joined prediction. `outputs`: of all its rows."""
+        encoders = [encode for encode in self._encoders if isinstance(encode, _Prefixed)]
+        if len(encoders) != 1 or len(self._encoders) != 1:
+            return lambda request, start, end: self.write(request, [o[start:end] for o in outputs], residency, spent)
+        raw, tail, leads = doubles(outputs[0]), _tail(residency, spent), dict[int, bytes]()
+        width = len(raw) // len(outputs[0])
+
+        def write(request: ScoreRequest, start: int, end: int) -> bytes:
+            if request.output_names or request.request_id:
+                return self.write(request, [outputs[0][start:end]], residency, spent)
+            lead = leads.get(end - start)
+            if lead is None:
+                lead = leads[end - start] = self._head + encoders[0].prefix((end - start) * width)
+            return _bounded(lead + raw[start * width : end * width] + tail)
+
+        return write
 
     def _selected(self, names: Sequence[str]) -> list[int]:
         unknown = [name for name in names if name not in self._places]
@@ -113,6 +147,14 @@ class Plan:
             raise InvalidFeaturesError(f"output_names has {unknown[0]!r}; the model has {', '.join(self._places)}")
         wanted = set(names)
         return [place for name, place in self._places.items() if name in wanted]
+
+
+def _bounded(answer: bytes) -> bytes:
+    if len(answer) > MAX_ANSWER_BYTES:
+        raise MessageTooLargeError(
+            f"the answer has {len(answer)} bytes, over the limit of {MAX_ANSWER_BYTES}; send fewer rows a request"
+        )
+    return answer
 
 
 def _array(numbers: Sequence[float], dtype: type[np.float64 | np.float32]) -> np.ndarray:
@@ -148,28 +190,33 @@ def _encoder(output: OutputSchema) -> Encoder:
     if output.kind is OutputKind.RANKING:
         return lambda values: field(2, name + field(5, field(1, doubles(values)) + field(2, _order(values))))
     if output.kind is OutputKind.REGRESSION:
-        return _prefixed(lambda values: field(2, name + field(3, field(1, values))))
+        return _Prefixed(lambda values: field(2, name + field(3, field(1, values))))
     number = 2 if output.kind is OutputKind.CLASS_PROBABILITIES else 4
     columns = b"".join(field(1, column.encode()) for column in output.columns)
-    return _prefixed(lambda values: field(2, name + field(number, columns + field(2, values))))
+    return _Prefixed(lambda values: field(2, name + field(number, columns + field(2, values))))
 
 
-def _prefixed(encode: Callable[[bytes], bytes]) -> Encoder:
+class _Prefixed:
     """An encoder for values that stand at the end of what `encode` makes: all before them depends on their size alone,
     and is remembered by it.
     """
-    prefixes: dict[int, bytes] = {}
 
-    def run(values: np.ndarray) -> bytes:
+    def __init__(self, encode: Callable[[bytes], bytes]) -> None:
+        self._encode = encode
+        self._prefixes: dict[int, bytes] = {}
+
+    def __call__(self, values: np.ndarray) -> bytes:
         raw = doubles(values)
-        prefix = prefixes.get(len(raw))
-        if prefix is None:
-            prefix = encode(raw)[: -len(raw)]
-            if len(prefixes) < _PREFIXES:
-                prefixes[len(raw)] = prefix
-        return prefix + raw
+        return self.prefix(len(raw)) + raw
 
-    return run
+    def prefix(self, nbytes: int) -> bytes:
+        """What stands before so many bytes of values."""
+        prefix = self._prefixes.get(nbytes)
+        if prefix is None:
+            prefix = self._encode(bytes(nbytes))[:-nbytes]
+            if len(self._prefixes) < _PREFIXES:
+                self._prefixes[nbytes] = prefix
+        return prefix
 
 
 def _order(scores: np.ndarray) -> bytes:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from registry.errors import InvalidFeaturesError
+from registry.errors import InvalidFeaturesError, MessageTooLargeError
 from registry.model import ModelSchema, ModelVersion, OutputKind, OutputSchema, Runtime
 from scoremesh.scoring.v1 import scoring_pb2 as pb
-from scorer.plan import Plan, Spent
+from scorer.plan import MAX_ANSWER_BYTES, Plan, Spent
 
 _OUTPUTS = (
     OutputSchema("risk", OutputKind.CLASS_PROBABILITIES, ("no", "yes", "may bé")),
@@ -23,8 +23,8 @@ _OUTPUTS = (
 )
 
 
-def _plan(features: int = 3, strings: tuple[str, ...] = ()) -> Plan:
-    schema = ModelSchema(tuple(f"f{i}" for i in range(features)), _OUTPUTS, strings)
+def _plan(features: int = 3, strings: tuple[str, ...] = (), outputs: tuple[OutputSchema, ...] = _OUTPUTS) -> Plan:
+    schema = ModelSchema(tuple(f"f{i}" for i in range(features)), outputs, strings)
     version = ModelVersion("v7", "package", "acme", "a" * 64, "c" * 64, Runtime.ONNX, 1, 1)
     return Plan(version, schema, "scorer-1")
 
@@ -126,6 +126,71 @@ def test_an_answer_is_what_the_generated_classes_would_write(rows: int, data: st
         timing=pb.Timing(**spent._asdict()),
         outputs=[output for output in every if not chosen or output.name in chosen],
     )
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.sampled_from(_OUTPUTS), st.data())
+def test_joined_answers_are_those_that_each_would_get(
+    counts: list[int], output: OutputSchema, data: st.DataObject
+) -> None:
+    total, plan = sum(counts), _plan(outputs=(output,))
+    shape = (total, len(output.columns)) if output.columns else (total,)
+    values = data.draw(arrays(np.float64, shape, elements=_finite))
+    spent = Spent(score_us=data.draw(st.integers(0, 2**32 - 1)))
+    write, start = plan.writer([values], 1, spent), 0
+    for count in counts:
+        names = data.draw(st.sampled_from([[], [output.name]]))
+        request = _request(row_count=count, request_id=data.draw(st.text(max_size=5)), output_names=names)
+        own = values[start : start + count]
+        assert write(request, start, start + count) == plan.write(request, [own], 1, spent)
+        start += count
+
+
+def test_joined_answers_of_several_outputs() -> None:
+    outputs = [np.arange(9.0).reshape(3, 3), np.arange(3.0), np.arange(6.0).reshape(3, 2), np.array([1.0, 3.0, 2.0])]
+    plan, request, spent = _plan(), _request(row_count=2), Spent(score_us=7)
+    own = [output[1:3] for output in outputs]
+    assert plan.writer(outputs, 1, spent)(request, 1, 3) == plan.write(request, own, 1, spent)
+
+
+def test_a_joined_answer_has_the_same_limit() -> None:
+    rows = MAX_ANSWER_BYTES // 8
+    plan = _plan(outputs=(OutputSchema("value", OutputKind.REGRESSION),))
+    write = plan.writer([np.zeros(rows + 1)], 1, Spent())
+    assert write(_request(row_count=1), rows, rows + 1)
+    with pytest.raises(MessageTooLargeError, match="fewer rows"):
+        write(_request(row_count=rows), 0, rows)
+
+
+def _plain(rows: int, number: float) -> pb.ScoreRequest:
+    return _request(row_count=rows, dense_double=[number] * (3 * rows))
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.floats(width=64)), min_size=1, max_size=6))
+def test_plain_requests_are_read_together_bit_for_bit(asked: list[tuple[int, float]]) -> None:
+    plan, requests = _plan(), [_plain(rows, number) for rows, number in asked]
+    read = plan.read_all(requests)
+    assert read is not None
+    dense, counts = read
+    assert counts == [rows for rows, _ in asked]
+    assert dense.tobytes() == b"".join(plan.read(request).dense.tobytes() for request in requests)
+    assert dense.shape == (sum(counts), 3)
+
+
+_OTHERS = {
+    "no rows": _request(),
+    "no row_count": _request(dense_double=[1.0] * 3),
+    "too few": _request(row_count=2, dense_double=[1.0] * 3),
+    "float32": _request(row_count=1, dense_float=[1.0] * 3),
+    "both": _request(row_count=1, dense_double=[1.0] * 3, dense_float=[1.0] * 3),
+    "text": _request(row_count=1, dense_double=[1.0] * 3, string_columns=[pb.StringColumn(name="x", values=["y"])]),
+    "many": _plain(20, 1.0),
+}
+
+
+@pytest.mark.parametrize("what", _OTHERS)
+def test_one_that_is_not_plain_has_each_read_by_itself(what: str) -> None:
+    assert _plan().read_all([_plain(1, 1.0), _OTHERS[what], _plain(1, 2.0)]) is None
+    assert _plan(strings=("city",)).read_all([_plain(1, 1.0)]) is None
 
 
 def _probabilities(values: np.ndarray) -> pb.ClassProbabilities:
