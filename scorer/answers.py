@@ -102,11 +102,11 @@ class Answers:
             return
         try:
             outputs, score_us = self.predict(rows, resident, plan.version.package)
+            spent, start = spent_scoring(score_us), 0
+            write = plan.writer(outputs, RESIDENCY_HIT, spent)
         except Exception:  # for the rows of one of them, or of all: each finds out alone
             self._each(group)
             return
-        spent, start = spent_scoring(score_us), 0
-        write = plan.writer(outputs, RESIDENCY_HIT, spent)
         for (request, own_plan, _resident, sink, index), count in zip(group, counts, strict=True):
             end = start + count
             try:

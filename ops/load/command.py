@@ -33,6 +33,7 @@ from ops.connection import (
 from ops.load.discover import Found, discover
 from ops.load.gates import gates, parse_bound
 from ops.load.generator import generate
+from ops.load.headers import parse_header
 from ops.load.options import check_spec, parse_class, parse_model, parse_rows, read_models
 from ops.load.outcomes import LoadRun
 from ops.load.page import page
@@ -118,6 +119,14 @@ def load(
     connections: Annotated[
         int, typer.Option(min=1, max=1024, help="Of each process to each server.", rich_help_panel=_TRAFFIC)
     ] = 1,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Goes with each call; {tenant} and {model} are filled in.",
+            rich_help_panel=_TRAFFIC,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same gives the same requests.", rich_help_panel=_TRAFFIC)] = 1,
     oip_tensor: Annotated[str, typer.Option(help="Name of the input.", rich_help_panel=_OIP)] = "input-0",
     oip_datatype: Annotated[FloatType, typer.Option(help="Its type.", rich_help_panel=_OIP)] = FloatType.FP32,
@@ -165,6 +174,7 @@ def load(
         trace=str(trace.resolve()) if trace else "",
         tls=Tls(tls_ca, tls_cert, tls_key) if tls_ca or tls_cert or tls_key else None,
         oip=Oip(oip_tensor, oip_datatype.value, oip_version),
+        headers=tuple(map(parse_header, header or ())),
     )
     check_spec(spec)
     if spec.trace:

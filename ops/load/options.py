@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from ops.load.arrivals import belongs
-from ops.load.spec import LoadModel, LoadSpec, Pattern, RowShare, TenantClass
+from ops.load.headers import names_model
+from ops.load.spec import LoadModel, LoadSpec, Pattern, RowShare, Target, TenantClass
 from registry.errors import InvalidRequestError
 from registry.model import check_name
 
@@ -94,6 +95,10 @@ def check_spec(spec: LoadSpec) -> None:
             raise InvalidRequestError(f"there is no model of class {each.name!r}")
         if each.pattern is Pattern.CYCLE and each.churn_s:
             raise InvalidRequestError(f"class {each.name!r} cycles through its models, so none can become popular")
+    if spec.headers and spec.target is Target.CLIENT:
+        raise InvalidRequestError("the client library has headers of its own; --header goes with the other targets")
+    if spec.batch > 1 and names_model(spec.headers):
+        raise InvalidRequestError("a header can't name the model of a batch, which has many")
     _check_sizes(spec)
 
 

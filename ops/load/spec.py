@@ -90,7 +90,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """See the module. `addresses`: host:port of the servers, taken in turn. `duration_s`: without the warm-up.
     `deadline_s`: of each request, from when it was due. `batch`: requests in a call of the target `batch`,
     1 for others. `connections`: of each process to each address. `trace`: a file of arrivals to be replayed instead of
-    drawn ones; see `ops.load.trace`. `tls`: None for plain text.
+    drawn ones; see `ops.load.trace`. `tls`: None for plain text. `headers`: names and values; see `ops.load.headers`.
     """
 
     target: Target
@@ -108,6 +108,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     trace: str = ""
     tls: Tls | None = None
     oip: Oip = Oip()
+    headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def total_s(self) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from ops.load.headers import Headers
 from ops.load.outcomes import Notes
 from ops.load.payloads import PATHS, Requests
 from ops.load.spec import LoadSpec, Target
@@ -31,6 +32,7 @@ class WireSender:
         self.notes, self.clock = notes, clock
         self._deadline_s = spec.deadline_s
         self._requests = Requests(spec)
+        self._headers = Headers(spec.headers, spec.models)
         self._receiver = {Target.SCORE: _Score, Target.BATCH: _Batch, Target.OIP: _Answered}[spec.target]
         path, tls = PATHS[spec.target], link_tls(_files(spec))
         addresses = [address for address in spec.addresses for _ in range(spec.connections)]
@@ -57,7 +59,8 @@ class WireSender:
         left_s = notes.due_s[first] + self._deadline_s - now
         self.unfinished += 1
         self._turn = (self._turn + 1) % len(self._channels)
-        self._channels[self._turn].call(payload, max(left_s, LEAST_S), self._receiver(self, first, end))
+        headers = self._headers.of(notes.model[first])
+        self._channels[self._turn].call(payload, max(left_s, LEAST_S), self._receiver(self, first, end), headers)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -20,12 +20,13 @@ _SCORED = pb.ScoreResponse(model_version="1", residency=pb.RESIDENCY_HIT, served
 
 
 class Served:
-    """A server of grpc.aio that is running. `seen`: the requests that came."""
+    """A server of grpc.aio that is running. `seen`: the requests that came; `told`: the headers of each."""
 
     def __init__(self, port: int, server: grpc.aio.Server) -> None:
         self.address = f"127.0.0.1:{port}"
         self.server = server
         self.seen: list[Message] = []
+        self.told: list[dict[str, str | bytes]] = []
 
 
 @contextlib.asynccontextmanager
@@ -52,6 +53,7 @@ async def open_inference() -> AsyncIterator[Served]:
 
     async def infer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         served.seen.append(request)
+        served.told.append(dict(context.invocation_metadata() or ()))
         [tensor], [raw] = request.inputs, request.raw_input_contents
         if len(raw) != 4 * tensor.shape[0] * tensor.shape[1]:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the tensor is of another size")

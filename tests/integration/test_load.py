@@ -166,13 +166,17 @@ async def _start_server(port: int) -> asyncio.subprocess.Process:
 async def test_open_inference_requests_are_read_by_the_classes_of_triton() -> None:
     models = (LoadModel("", "iris", 4), LoadModel("acme", "wine", 13))
     async with open_inference() as served:
-        spec = _spec(served.address, target=Target.OIP, models=models, deadline_s=60.0)
+        headers = (("model-id", "{model}"), ("x-team", "risk"))
+        spec = _spec(served.address, target=Target.OIP, models=models, deadline_s=60.0, headers=headers)
         outcomes, [last] = await run_spec(spec, _quiet)
     assert last.examples == {}
     assert (outcomes.status == 0).all()
     assert len(served.seen) == len(outcomes)
     shapes = {(request.model_name, *request.inputs[0].shape) for request in served.seen}  # type: ignore[attr-defined]
     assert shapes == {("iris", 1, 4), ("acme.wine", 1, 13)}
+    for request, told in zip(served.seen, served.told, strict=True):
+        assert request.model_name.endswith(str(told["model-id"]))  # type: ignore[attr-defined]
+        assert told["x-team"] == "risk"
 
 
 @pytest.mark.parametrize("target", [Target.SCORE, Target.CLIENT])

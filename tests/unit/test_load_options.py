@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from ops.load.headers import Headers, parse_header
 from ops.load.options import check_spec, parse_class, parse_model, parse_rows, read_models
-from ops.load.spec import LoadModel, Pattern, RowShare, TenantClass, Tls
+from ops.load.spec import LoadModel, Pattern, RowShare, Target, TenantClass, Tls
 from registry.errors import InvalidRequestError
 from tests.unit.load_specs import spec_of
 
@@ -43,6 +44,51 @@ def test_a_class_is_read() -> None:
 def test_a_class_that_makes_no_sense_is_refused(text: str, why: str) -> None:
     with pytest.raises(InvalidRequestError, match=why):
         parse_class(text)
+
+
+def test_headers_are_read() -> None:
+    assert parse_header("x-team=risk=a b") == ("x-team", "risk=a b")
+    assert parse_header("x-empty=") == ("x-empty", "")
+    for text in (
+        "",
+        "x-team",
+        "=risk",
+        "X-Team=risk",
+        "x team=risk",
+        ":path=/",
+        "x-team=r\nisk",
+        "x=ü",
+        "x=" + "v" * 5000,
+    ):
+        with pytest.raises(InvalidRequestError, match="wanted name=value"):
+            parse_header(text)
+    for text in ("grpc-timeout=1S", "te=x", "content-type=text", "key-bin=AA"):
+        with pytest.raises(InvalidRequestError, match="gRPC sets itself"):
+            parse_header(text)
+
+
+def test_headers_name_the_model_of_each_request() -> None:
+    models = (LoadModel("acme", "lead", 3), LoadModel("", "iris", 4))
+    headers = Headers([("model-id", "{tenant}.{model}"), ("x-team", "risk")], models)
+    assert [headers.of(place) for place in (0, 1)] == [
+        b"\0\x08model-id\x09acme.lead\0\x06x-team\x04risk",
+        b"\0\x08model-id\x05.iris\0\x06x-team\x04risk",
+    ]
+    assert Headers([], models).of(0) == b""
+    same = Headers([("x-team", "risk")], models)
+    assert same.of(0) is same.of(1)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"target": Target.CLIENT, "headers": (("x-team", "risk"),)}, "headers of its own"),
+        ({"target": Target.BATCH, "batch": 4, "headers": (("id", "{model}"),)}, "name the model of a batch"),
+    ],
+)
+def test_headers_that_cannot_be_sent_are_refused(more: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidRequestError, match=why):
+        check_spec(spec_of(TenantClass(name="all", rate=1.0), **more))
 
 
 def test_rows_are_read() -> None:
