@@ -1,6 +1,7 @@
 """What stays flat and what grows: with 1,000 to 300,000 models, with 3 to 300 members.
 
-    python -m bench.scale [--quick] [--models 1000,10000,100000,300000] [--members 3,30,300] [--rounds 5] [--seconds 4]
+    python -m bench.scale [--quick] [--models 1000,10000,100000,300000] [--members 3,30,300] [--rounds 8] [--seconds 5]
+        [--part catalogues|members]
 
 The first time it makes the catalogues and keeps them (about 20 GB of small files under ~/.cache/scoremesh; 300,000
 models take some minutes). Everything runs on 127.0.0.1; servers share one core, the load has another one. Writes
@@ -20,6 +21,7 @@ from bench.peers.report import begin
 from bench.scale import growth, members, report
 from bench.scale.catalogues import ensure
 
+CATALOGUES, MEMBERS = "catalogues", "members"
 RESULTS = Path(__file__).parent.parent.parent / "docs" / "benchmarks"
 
 
@@ -33,17 +35,21 @@ def main() -> None:
 
 
 async def _measure(args: argparse.Namespace, directory: Path) -> None:
+    settings = {"rounds": args.rounds, "seconds": args.seconds, "walk_s": args.walk_s, "rate": growth.RATE}
+    settings |= {"working_set": growth.WORKING_SET, "capacity_mib": growth.CAPACITY_MIB}
     sizes = [int(word) for word in args.models.split(",")]
-    counts = [int(word) for word in args.members.split(",")]
-    grown = await growth.measure(directory, sizes, args.rounds, args.seconds, args.walk_s, _say)
-    print(report.goals_table(grown), report.growth_table(grown), sep="\n\n", flush=True)
-    smallest = ensure(min(sizes), _say)
-    found = await members.measure(directory, smallest, counts, args.rounds, args.seconds, _say)
-    print(report.members_table(found), report.changes_table(found), sep="\n\n", flush=True)
-    if not args.quick:
-        settings = {"rounds": args.rounds, "seconds": args.seconds, "walk_s": args.walk_s, "rate": growth.RATE}
-        constants = {"working_set": growth.WORKING_SET, "capacity_mib": growth.CAPACITY_MIB}
-        report.save(RESULTS, grown, found, {**settings, **constants})
+    if args.part != MEMBERS:
+        grown = await growth.measure(directory, sizes, args.rounds, args.seconds, args.walk_s, _say)
+        print(report.goals_table(grown), report.growth_table(grown), sep="\n\n", flush=True)
+        if not args.quick:
+            report.save_growth(RESULTS, grown, settings)
+    if args.part != CATALOGUES:
+        counts = [int(word) for word in args.members.split(",")]
+        smallest = ensure(min(sizes), _say)
+        found = await members.measure(directory, smallest, counts, min(args.rounds, 6), args.seconds, _say)
+        print(report.members_table(found), report.changes_table(found), sep="\n\n", flush=True)
+        if not args.quick:
+            report.save_members(RESULTS, found, settings)
 
 
 def _arguments() -> argparse.Namespace:
@@ -53,11 +59,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--members", default=None)
     parser.add_argument("--rounds", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=None, help="of one load")
+    parser.add_argument("--part", choices=(CATALOGUES, MEMBERS), help="only this one; the figures of the other stay")
     args = parser.parse_args()
     args.models = args.models or ("1000,10000" if args.quick else "1000,10000,100000,300000")
     args.members = args.members or ("3,30" if args.quick else "3,30,300")
-    args.rounds = args.rounds or (2 if args.quick else 5)
-    args.seconds = args.seconds or (1.5 if args.quick else 4.0)
+    args.rounds = args.rounds or (2 if args.quick else 8)
+    args.seconds = args.seconds or (1.5 if args.quick else 5.0)
     args.walk_s = 4.0 if args.quick else 20.0
     return args
 

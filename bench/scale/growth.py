@@ -1,8 +1,10 @@
 """Clusters that differ in their catalogue alone: what a request costs, what processes take, what etcd has and is asked.
 
-Contract: all clusters run at the same time (an etcd, three scorers, a router each, all real processes on one core) and
-take turns, so that a noisy minute hits all alike. Every cluster is asked for the same `WORKING_SET` models, which are
-the same to the last byte, and are in memory. After that each is asked for models drawn evenly from its whole catalogue.
+Contract: all clusters run at the same time (an etcd, three scorers, a router each, all real processes on one core), and
+all are asked at the same time, each by a generator of its own: so what the machine does in between hits all alike, and
+what is left between them is their catalogues. Every cluster is asked for the same `WORKING_SET` models, which are the
+same to the last byte, and are in memory. After that each in turn is asked for models drawn evenly from its whole
+catalogue.
 """
 
 from __future__ import annotations
@@ -46,9 +48,9 @@ class Sized(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """One load on one cluster. Latencies in milliseconds; `warm`: of those whose model was in memory. CPU in
+    """One of the loads of a round. Latencies in milliseconds; `warm`: of those whose model was in memory. CPU in
     microseconds a request, of the router, of the scorers together. `etcd_reads`: while it went on; `idle_reads`: in as
-    long a time without load after it.
+    long a time without load, after it.
     """
 
     models: int
@@ -116,10 +118,8 @@ async def measure(
             warm_up(sized.cluster.router_addresses[0], sized.working, directory)
         turns = []
         for number in range(rounds):
-            shift = number % len(running)
-            for sized in (*running[shift:], *running[:shift]):
-                say(f"round {number + 1} of {rounds}: {sized.files.models:,} models")
-                turns.append(await _turn(sized, number, seconds, directory))
+            say(f"round {number + 1} of {rounds}")
+            turns += await _round(running, number, seconds, directory)
         sizes = [await _size(sized, started[sized.files.models], rounds, say) for sized in running]
         walks = [await _walk(sized, walk_s, directory, say) for sized in running]
     return Growth(turns, walks, sizes)
@@ -142,15 +142,47 @@ async def _running(directory: Path, files: CatalogueFiles, started: dict[int, fl
         etcd.terminate()
 
 
-async def _turn(sized: Sized, number: int, seconds: float, directory: Path) -> Turn:
-    reads, before, began = etcd_figures(sized.etcd.endpoint).reads, _cpu_s(sized), time.monotonic()
-    report = load(sized.cluster.router_addresses[0], sized.working, by_popularity(RATE), seconds, directory)
-    after = _cpu_s(sized)
-    reads = etcd_figures(sized.etcd.endpoint).reads - reads
-    idle_reads = await _idle_reads(sized, time.monotonic() - began)
+class _Seen(NamedTuple):
+    """Of a cluster at one moment."""
+
+    etcd_reads: int
+    router_s: float
+    scorers_s: float
+
+
+def _see(sized: Sized) -> _Seen:
+    times = [sum(process.cpu_times()[:2]) for process in _processes(sized)]
+    return _Seen(etcd_figures(sized.etcd.endpoint).reads, times[0], math.fsum(times[1:]))
+
+
+async def _round(running: Sequence[Sized], number: int, seconds: float, directory: Path) -> list[Turn]:
+    """All at once, then as long a time without load."""
+    rate, before, began = RATE / len(running), [_see(sized) for sized in running], time.monotonic()
+    loads = [
+        begin_load(
+            sized.cluster.router_addresses[0],
+            sized.working,
+            by_popularity(rate),
+            seconds,
+            directory / f"load-{sized.files.models}.json",
+        )
+        for sized in running
+    ]
+    reports = [each.report() for each in loads]
+    after = [_see(sized) for sized in running]
+    await asyncio.sleep(time.monotonic() - began)
+    idle = [
+        etcd_figures(sized.etcd.endpoint).reads - seen.etcd_reads for sized, seen in zip(running, after, strict=True)
+    ]
+    sent = rate * (seconds + _warm_up_s(seconds))
+    measured = zip(running, reports, before, after, idle, strict=True)
+    return [_turn(sized, number, report, then, now, sent, reads) for sized, report, then, now, reads in measured]
+
+
+def _turn(
+    sized: Sized, number: int, report: dict[str, Any], before: _Seen, after: _Seen, sent: float, idle_reads: int
+) -> Turn:
     group = report["groups"][0]
-    router_s, scorers_s = (now - then for now, then in zip(after, before, strict=True))
-    sent = RATE * (seconds + _warm_up_s(seconds))
     rss = [process.memory_info().rss / 2**20 for process in _processes(sized)]
     return Turn(
         models=sized.files.models,
@@ -161,19 +193,13 @@ async def _turn(sized: Sized, number: int, seconds: float, directory: Path) -> T
         warm_share=group["hit_rate"],
         errors=group["errors"],
         limited=report["limited_by_generator"],
-        router_us=router_s * 1e6 / sent,
-        scorers_us=scorers_s * 1e6 / sent,
+        router_us=(after.router_s - before.router_s) * 1e6 / sent,
+        scorers_us=(after.scorers_s - before.scorers_s) * 1e6 / sent,
         router_mib=rss[0],
         scorer_mib=sum(rss[1:]) / SCORERS,
-        etcd_reads=reads,
+        etcd_reads=after.etcd_reads - before.etcd_reads,
         idle_reads=idle_reads,
     )
-
-
-async def _idle_reads(sized: Sized, seconds: float) -> int:
-    before = etcd_figures(sized.etcd.endpoint).reads
-    await asyncio.sleep(seconds)
-    return etcd_figures(sized.etcd.endpoint).reads - before
 
 
 async def _walk(sized: Sized, seconds: float, directory: Path, say: Say) -> Walk:
@@ -229,11 +255,6 @@ def _processes(sized: Sized) -> list[psutil.Process]:
     return [psutil.Process(server.pid) for server in (*first, *sized.cluster.scorers[:SCORERS])]
 
 
-def _cpu_s(sized: Sized) -> tuple[float, float]:
-    times = [sum(process.cpu_times()[:2]) for process in _processes(sized)]
-    return times[0], math.fsum(times[1:])
-
-
 def _warm_up_s(seconds: float) -> float:
     return seconds / 4
 
@@ -249,14 +270,29 @@ def by_popularity(rate: float, zipf: float = 1.0) -> str:
     return f"all-models,rate={rate},zipf={zipf}"
 
 
-def load(address: str, models: Path, tenants: str, seconds: float, directory: Path) -> dict[str, Any]:
-    """A report of `scoremesh load`, run on the load's core. Raises RuntimeError: it failed."""
-    out = directory / "load.json"
+class Load(NamedTuple):
+    """`scoremesh load`, running."""
+
+    process: subprocess.Popen[str]
+    out: Path
+
+    def report(self) -> dict[str, Any]:
+        """What it has found, when it is over. Raises RuntimeError: it failed."""
+        said, _ = self.process.communicate(timeout=TIMEOUT_S)
+        if self.process.returncode:
+            raise RuntimeError(said[-800:])
+        return dict(json.loads(self.out.read_text()))
+
+
+def begin_load(address: str, models: Path, tenants: str, seconds: float, out: Path) -> Load:
+    """Start one, on the load's core."""
     options = {"--router": address, "--models": models, "--class": tenants, "--duration-s": seconds}
     options |= {"--warm-up-s": _warm_up_s(seconds), "--json": out}
     words = [str(word) for option in options.items() for word in option]
     argv = [*LOAD_PIN, sys.executable, "-m", "ops", "load", *words]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
-    if done.returncode:
-        raise RuntimeError((done.stdout + done.stderr)[-800:])
-    return dict(json.loads(out.read_text()))
+    return Load(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True), out)
+
+
+def load(address: str, models: Path, tenants: str, seconds: float, directory: Path) -> dict[str, Any]:
+    """The report of one load. Raises RuntimeError: it failed."""
+    return begin_load(address, models, tenants, seconds, directory / "load.json").report()

@@ -16,6 +16,7 @@ from bench.scale.growth import Growth, Size, Turn, Walk
 from bench.scale.members import Members
 
 FLAT = 0.05
+PARTS = ("catalogues", "members")
 Figure = Callable[[Any], float]
 
 
@@ -162,24 +163,35 @@ def goals_table(growth: Growth) -> str:
     return "\n".join(lines)
 
 
-def save(folder: Path, growth: Growth, members: Members, settings: dict[str, Any]) -> None:
-    """Write scale.json, scale.svg, and the tables between the marks of scale.md."""
+def save_growth(folder: Path, growth: Growth, settings: dict[str, Any]) -> None:
+    """Write scale.svg, and this part of scale.json and scale.md."""
+    plot(folder / "scale.svg", growth)
+    _save(folder, "catalogues", growth, settings, [goals_table(growth), growth_table(growth)])
+
+
+def save_members(folder: Path, members: Members, settings: dict[str, Any]) -> None:
+    """Write this part of scale.json and scale.md."""
+    _save(folder, "members", members, settings, [members_table(members), changes_table(members)])
+
+
+def _save(folder: Path, part: str, found: Growth | Members, settings: dict[str, Any], tables: Sequence[str]) -> None:
+    """The part that isn't measured now stays as it is."""
+    file = folder / "scale.json"
+    document = json.loads(file.read_text()) if file.exists() else {}
     facts = {**machine(), "load_average_at_the_begin": load_averages()[0], "commit": commit(), **versions()}
     command = " ".join(["python -m bench.scale", *sys.argv[1:]])
-    document = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    said = "; ".join(f"{name} {value}" for name, value in facts.items())
+    document[part] = {
+        "page": [f"`{command}`, {when}. {said}.", *tables],
+        "when": when,
         "command": command,
         "facts": facts,
         "settings": settings,
-        "goals": goals(growth),
-        "growth": {name: [each._asdict() for each in rows] for name, rows in growth._asdict().items()},
-        "members": {name: [each._asdict() for each in rows] for name, rows in members._asdict().items()},
+        **{name: [each._asdict() for each in rows] for name, rows in found._asdict().items()},
     }
-    (folder / "scale.json").write_text(json.dumps(document, indent=1) + "\n")
-    said = "; ".join(f"{name} {value}" for name, value in facts.items())
-    tables = [goals_table(growth), growth_table(growth), members_table(members), changes_table(members)]
-    insert(folder / "scale.md", [f"`{command}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {said}.", *tables])
-    plot(folder / "scale.svg", growth)
+    file.write_text(json.dumps(document, indent=1) + "\n")
+    insert(folder / "scale.md", [block for each in PARTS if each in document for block in document[each]["page"]])
 
 
 def plot(path: Path, growth: Growth) -> None:
