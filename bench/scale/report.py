@@ -137,6 +137,8 @@ def goals(growth: Growth) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     figures: Sequence[tuple[str, Callable[[Turn], float]]] = (
         ("resident p50", lambda turn: turn.p50_ms),
+        ("router CPU time a request", lambda turn: turn.router_us),
+        ("scorers' CPU time a request", lambda turn: turn.scorers_us),
         ("router memory", lambda turn: turn.router_mib),
         ("scorer memory", lambda turn: turn.scorer_mib),
     )
