@@ -35,12 +35,6 @@ class Warmth:
         for generation in (self._young, self._old):
             generation.get(model, {}).pop(member_id, None)
 
-    def forget_member(self, member_id: str) -> None:
-        """The member has nothing: it died, or began anew. Walks through all that is known."""
-        for generation in (self._young, self._old):
-            for known in generation.values():
-                known.pop(member_id, None)
-
     def is_warm(self, model: ModelKey, member_id: str, now: float) -> bool:
         """Whether it's worth asking this member for this model."""
         known = self._young.get(model) or self._old.get(model)

@@ -86,11 +86,6 @@ class ModelCache:
         """Whether it's loaded or is to be."""
         return package in self._residents or package in self._loads
 
-    def note_ref(self, package: str, ref: ModelRef) -> None:
-        """Under which name a model that is loaded is asked for; the last one counts."""
-        if package in self._residents:
-            self._refs[package] = ref
-
     def hottest(self, limit: int) -> list[tuple[ModelVersion, ModelRef | None, float]]:
         """The loaded models with most demand, the hottest first: version, name where one is known, and demand."""
         found = []

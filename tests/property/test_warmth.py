@@ -9,7 +9,7 @@ MODELS: list[ModelKey] = [("acme", f"m{number}") for number in range(8)]
 MEMBERS = ("s1", "s2", "s3")
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["learn", "learn", "learn", "forget", "restart"]),
+        st.sampled_from(["learn", "learn", "learn", "forget"]),
         st.sampled_from(MODELS),
         st.sampled_from(MEMBERS),
         st.floats(0, 20),
@@ -28,12 +28,9 @@ def test_only_what_was_learnt_lately_is_believed(history: list[tuple[str, ModelK
         if what == "learn":
             warmth.learn(model, member, now)
             learnt[model, member] = now
-        elif what == "forget":
+        else:
             warmth.forget(model, member)
             learnt.pop((model, member), None)
-        else:
-            warmth.forget_member(member)
-            learnt = {key: at for key, at in learnt.items() if key[1] != member}
         assert len(warmth) <= 2 * most
         for known in MODELS:
             for who in MEMBERS:

@@ -508,16 +508,14 @@ async def test_what_tenants_have_for_certain_and_at_most(desk: Desk, monkeypatch
 
 
 async def test_the_hottest_come_with_the_name_they_are_asked_for_by(desk: Desk) -> None:
-    for package, uses in (("a", 2), ("b", 5), ("c", 1)):
+    for package, uses, asker in (("a", 2, "x"), ("b", 5, "x"), ("c", 1, "y")):
         for _ in range(uses):
-            await desk.use(package, asker="x")
-    desk.cache.note_ref("c", ModelRef("y", "other"))
-    desk.cache.note_ref("gone", ModelRef("y", "other"))
+            await desk.use(package, asker=asker)
     found = desk.cache.hottest(0)
     assert [(version.package, ref) for version, ref, _demand in found] == [
         ("b", ModelRef("x", "m")),
         ("a", ModelRef("x", "m")),
-        ("c", ModelRef("y", "other")),
+        ("c", ModelRef("y", "m")),
     ]
     assert [version.package for version, _ref, _demand in desk.cache.hottest(1)] == ["b"]
     desk.cache.purge("", {"b"})
