@@ -16,7 +16,6 @@ from math import inf
 from time import perf_counter_ns
 from typing import TypeVar
 
-import msgspec
 import numpy as np
 
 from registry.catalog import Catalog
@@ -33,6 +32,7 @@ from scorer.lane import Lane
 from scorer.plan import MAX_ANSWER_BYTES, Plan, Spent
 from scorer.resident import Resident
 
+_Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 MOST_ROWS = 256
 _REMEMBERED = 10_000
@@ -48,7 +48,8 @@ class Explainer:
         self, catalog: Catalog, cache: ModelCache, lane: Lane, plan: Callable[[ModelVersion, Resident], Plan]
     ) -> None:
         self._catalog, self._cache, self._lane, self._plan = catalog, cache, lane, plan
-        self._annotated: OrderedDict[str, ModelVersion] = OrderedDict()  # by package of what scorers load
+        # By who is asked for, the version, and the package of what scorers load.
+        self._annotated: OrderedDict[tuple[ModelRef, str, str], ModelVersion] = OrderedDict()
         self._costs: OrderedDict[str, CostCurve] = OrderedDict()
 
     async def answer(self, request: ScoreRequest, deadline: float, sink: Sink, index: int) -> None:
@@ -87,11 +88,13 @@ class Explainer:
             raise NotExplainableError(
                 "ONNX models can't tell what each input adds to a score; LightGBM and XGBoost can"
             )
-        annotated = self._annotated.get(version.package)
+        # Not by package alone: of two versions with the same trees one may have been published with its counts.
+        key = (ref, version.version, version.package)
+        annotated = self._annotated.get(key)
         if annotated is None:
             annotated = await self._read(ref, version)
-            _keep(self._annotated, version.package, annotated)
-        return msgspec.structs.replace(annotated, version=version.version)  # A package may be of several versions.
+            _keep(self._annotated, key, annotated)
+        return annotated
 
     async def _read(self, ref: ModelRef, version: ModelVersion) -> ModelVersion:
         manifest = await self._catalog.read_manifest(ref, version.version)
@@ -106,9 +109,9 @@ class Explainer:
 
     def forget(self, tenant: str, packages: Container[str]) -> None:
         """Drop what is held of a tenant's models, and of these packages."""
-        for package, version in list(self._annotated.items()):
-            if version.tenant == tenant or package in packages or version.package in packages:
-                del self._annotated[package]
+        for key, version in list(self._annotated.items()):
+            if tenant in (version.tenant, key[0].tenant) or key[2] in packages or version.package in packages:
+                del self._annotated[key]
                 self._costs.pop(version.package, None)
 
     def _curve(self, package: str, resident: Resident) -> CostCurve:
@@ -148,7 +151,7 @@ def _whole(scores: bytes, found: list[Contributions]) -> bytes:
     return answer
 
 
-def _keep(held: OrderedDict[str, _Value], key: str, value: _Value) -> None:
+def _keep(held: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
     held[key] = value
     if len(held) > _REMEMBERED:
         held.popitem(last=False)

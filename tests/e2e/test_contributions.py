@@ -170,13 +170,17 @@ def test_what_cannot_be_explained_says_why(run: Run, client: Client, tmp_path: P
     booster = boosted(DIABETES)
     booster.save_model(tmp_path / "m.ubj")
     publish(run, tmp_path / "m.ubj", "graph", "--runtime", "onnx")
-    text = re.sub(r"\n(leaf|internal)_count=[^\n]*", "", light(DIABETES, objective="regression").model_to_string())
+    rows, counted = DIABETES[0][:1], light(DIABETES, objective="regression")
+    counted.save_model(tmp_path / "c.txt")  # the same trees
+    publish(run, tmp_path / "c.txt", "counts")
+    for _ in range(8):
+        assert explain(client, "counts", rows).contributions
+    text = re.sub(r"\n(leaf|internal)_count=[^\n]*", "", counted.model_to_string())
     text = re.sub(r"\ntree_sizes=[^\n]*", "\ntree_sizes=" + " ".join(_sizes(text)), text)
     (tmp_path / "m.txt").write_text(text)
     publish(run, tmp_path / "m.txt", "no-counts")
     boosted(DIABETES).save_model(tmp_path / "m.json")
     publish(run, tmp_path / "m.json", "fine")
-    rows = DIABETES[0][:1]
     for model, words in {"graph": "ONNX models", "no-counts": "how many rows came by each node"}.items():
         assert client.score("acme", model, rows, timeout_s=30).values.shape == (1,)
         with pytest.raises(ScoreError, match=words) as caught:

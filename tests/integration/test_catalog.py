@@ -267,8 +267,8 @@ async def test_keys_that_are_no_models_are_passed_over(
 async def test_while_etcd_is_dead_what_is_held_answers(
     own_server: EtcdServer, keys: Keys, store: ArtifactStore, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
-    etcd = Etcd([own_server.endpoint], timeout_s=0.5, retry_s=1.0)
-    publisher = publishing.publisher(store, etcd, keys)
+    etcd, patient = Etcd([own_server.endpoint], timeout_s=0.5, retry_s=1.0), Etcd([own_server.endpoint], retry_s=30.0)
+    publisher = publishing.publisher(store, patient, keys)
     await publisher.publish(model_file(tmp_path, "a"), REF)
     async with running(Catalog(etcd, keys, store)) as catalog:
         await catalog.resolve(REF)
@@ -280,6 +280,7 @@ async def test_while_etcd_is_dead_what_is_held_answers(
         await publisher.publish(model_file(tmp_path, "b"), REF)
         await wait_until(lambda: live(catalog) == "2")
     await etcd.aclose()
+    await patient.aclose()
 
 
 async def test_a_wiped_etcd_stops_nothing(

@@ -30,7 +30,7 @@ from registry.store_urls import open_store
 from tests.fault_proxy import FaultProxy
 from tests.integration.alias_clients import ALIASES, REF, SETUP, AliasClient, FaultyStore, Task
 from tests.integration.linearizing import Call, State, is_linearizable, state_of
-from tests.integration.publishing import check_synced, model_file, open_ledger, publisher
+from tests.integration.publishing import check_synced, index_entry, model_file, open_ledger, publisher
 from tests.integration.s3_server import S3Server, running_s3
 
 CLIENTS = 5
@@ -99,6 +99,15 @@ def _puts(event: Gap | Changed) -> Iterator[Put]:
         yield each
 
 
+async def sync_to_the_newest(store: ArtifactStore, etcd: Etcd, keys: Keys) -> None:
+    """Once, but for a write whose connection was cut: the server may only now be done with it."""
+    async with asyncio.timeout(20.0):
+        synced = False
+        while not synced:
+            await open_ledger(store, etcd, keys).sync(REF)
+            synced = await index_entry(etcd, keys, REF) == await Library(store).index_entry(REF)
+
+
 async def check_history(
     store: ArtifactStore,
     etcd: Etcd,
@@ -109,7 +118,7 @@ async def check_history(
     wait_until: Callable[[Callable[[], bool]], Awaitable[None]],
 ) -> None:
     """All that can be said when everything has ended."""
-    await open_ledger(store, etcd, keys).sync(REF)
+    await sync_to_the_newest(store, etcd, keys)
     last = await check_synced(store, etcd, keys, REF)
     records = await records_of(store)
     assert last == index_of(records[len(records)])
