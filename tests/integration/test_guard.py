@@ -194,14 +194,15 @@ async def test_run_looks_by_itself(
 async def test_without_etcd_the_guard_goes_on_later(
     own_server: EtcdServer, crash: Crash, keys: Keys, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
-    etcd = Etcd([own_server.endpoint], timeout_s=0.5, retry_s=0.5)
-    ledger = open_ledger(open_store(f"file://{tmp_path}/store"), etcd, keys)
+    etcd, patient = Etcd([own_server.endpoint], timeout_s=0.5, retry_s=0.5), Etcd([own_server.endpoint], retry_s=30.0)
+    store = open_store(f"file://{tmp_path}/store")
+    ledger, hasty = open_ledger(store, patient, keys), open_ledger(store, etcd, keys)
     moves = AliasMoves(ledger)
     for version in ("1", "2"):
         await publish(ledger, REF, version, aliases=("live",) if version == "1" else ())
     await moves.begin(REF, "live", RolloutSpec(id="r1", canary="2", percent=10))
     calls = ScorerCalls(etcd, keys)
-    guard = Guard(ledger, moves, calls, interval_s=0.01)
+    guard = Guard(hasty, AliasMoves(hasty), calls, interval_s=0.01)
     async with serving(Scorer("s1")) as scorer:
         saw(scorer, "r1", _HARM)
         running = asyncio.create_task(guard.run())
@@ -211,12 +212,13 @@ async def test_without_etcd_the_guard_goes_on_later(
             await guard.look()
         own_server.restart()
         saw(scorer, "r1", (pb.Arm(requests=1000), pb.Arm(requests=500, errors=500)))
-        await announce(etcd, keys, scorer.member)
+        await announce(patient, keys, scorer.member)
         await wait_until(lambda: (said := guard.last(REF, "live")) is not None and said.ended)
         running.cancel()
         await asyncio.wait({running})
     await calls.aclose()
     await etcd.aclose()
+    await patient.aclose()
 
 
 async def test_only_models_with_a_rollout_are_held(
