@@ -125,8 +125,8 @@ class Plan:
 
     def writer(self, outputs: Sequence[np.ndarray], residency: int, spent: Spent) -> Writer:
         """Writes what `write` would for each request of a joined prediction. `outputs`: of all its rows."""
-        encoders = [encode for encode in self._encoders if isinstance(encode, _Prefixed)]
-        if len(encoders) != 1 or len(self._encoders) != 1:
+        only = self._encoders[0] if len(self._encoders) == 1 else None
+        if not isinstance(only, _Prefixed):
             return lambda request, start, end: self.write(request, [o[start:end] for o in outputs], residency, spent)
         raw, tail, leads = doubles(outputs[0]), _tail(residency, spent), dict[int, bytes]()
         width = len(raw) // len(outputs[0])
@@ -136,7 +136,7 @@ class Plan:
                 return self.write(request, [outputs[0][start:end]], residency, spent)
             lead = leads.get(end - start)
             if lead is None:
-                lead = leads[end - start] = self._head + encoders[0].prefix((end - start) * width)
+                lead = leads[end - start] = self._head + only.prefix((end - start) * width)
             return _bounded(lead + raw[start * width : end * width] + tail)
 
         return write

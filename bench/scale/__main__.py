@@ -21,7 +21,6 @@ from bench.peers.report import begin
 from bench.scale import growth, members, report
 from bench.scale.catalogues import ensure
 
-CATALOGUES, MEMBERS = "catalogues", "members"
 RESULTS = Path(__file__).parent.parent.parent / "docs" / "benchmarks"
 
 
@@ -38,12 +37,12 @@ async def _measure(args: argparse.Namespace, directory: Path) -> None:
     settings = {"rounds": args.rounds, "seconds": args.seconds, "walk_s": args.walk_s, "rate": growth.RATE}
     settings |= {"working_set": growth.WORKING_SET, "capacity_mib": growth.CAPACITY_MIB}
     sizes = [int(word) for word in args.models.split(",")]
-    if args.part != MEMBERS:
+    if args.part != report.MEMBERS:
         grown = await growth.measure(directory, sizes, args.rounds, args.seconds, args.walk_s, _say)
         print(report.goals_table(grown), report.growth_table(grown), sep="\n\n", flush=True)
         if not args.quick:
             report.save_growth(RESULTS, grown, settings)
-    if args.part != CATALOGUES:
+    if args.part != report.CATALOGUES:
         counts = [int(word) for word in args.members.split(",")]
         smallest = ensure(min(sizes), _say)
         found = await members.measure(directory, smallest, counts, min(args.rounds, 6), args.seconds, _say)
@@ -59,7 +58,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--members", default=None)
     parser.add_argument("--rounds", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=None, help="of one load")
-    parser.add_argument("--part", choices=(CATALOGUES, MEMBERS), help="only this one; the figures of the other stay")
+    parser.add_argument("--part", choices=report.PARTS, help="only this one; the figures of the other stay")
     args = parser.parse_args()
     args.models = args.models or ("1000,10000" if args.quick else "1000,10000,100000,300000")
     args.members = args.members or ("3,30" if args.quick else "3,30,300")

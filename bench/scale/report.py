@@ -16,7 +16,7 @@ from bench.scale.growth import Growth, Size, Turn, Walk
 from bench.scale.members import Members
 
 FLAT = 0.05
-PARTS = ("catalogues", "members")
+CATALOGUES, MEMBERS = PARTS = ("catalogues", "members")
 Figure = Callable[[Any], float]
 
 
@@ -168,12 +168,12 @@ def goals_table(growth: Growth) -> str:
 def save_growth(folder: Path, growth: Growth, settings: dict[str, Any]) -> None:
     """Write scale.svg, and this part of scale.json and scale.md."""
     plot(folder / "scale.svg", growth)
-    _save(folder, "catalogues", growth, settings, [goals_table(growth), growth_table(growth)])
+    _save(folder, CATALOGUES, growth, settings, [goals_table(growth), growth_table(growth)])
 
 
 def save_members(folder: Path, members: Members, settings: dict[str, Any]) -> None:
     """Write this part of scale.json and scale.md."""
-    _save(folder, "members", members, settings, [members_table(members), changes_table(members)])
+    _save(folder, MEMBERS, members, settings, [members_table(members), changes_table(members)])
 
 
 def _save(folder: Path, part: str, found: Growth | Members, settings: dict[str, Any], tables: Sequence[str]) -> None:
