@@ -8,7 +8,7 @@ Whatever a joined prediction raises, each request is then predicted alone, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from time import perf_counter_ns, thread_time_ns
 
 import numpy as np
@@ -23,7 +23,6 @@ from scorer.join import join_rows
 from scorer.plan import Plan, spent_scoring
 from scorer.resident import Resident
 
-_NO_STRINGS: Mapping[str, Sequence[str]] = {}
 # A request for a model in memory, and the sink and index of its answer. A plain tuple, since most are joined with none.
 Waiting = tuple[ScoreRequest, Plan, Resident, Sink, int]
 
@@ -83,7 +82,7 @@ class Answers:
         """Those that can be read, the rows of all (None without any), and how many each has; the others are refused."""
         plain = group[0][1].read_all([each[0] for each in group])
         if plain is not None:
-            return group, Rows(plain[0], _NO_STRINGS), plain[1]
+            return group, *plain
         waiting, parts = [], []
         for each in group:
             request, plan, _resident, sink, index = each

@@ -72,8 +72,8 @@ class Plan:
             return Rows(dense.reshape(rows, self._features), self._strings(request))
         return Rows(dense.reshape(rows, self._features), _NO_STRINGS)
 
-    def read_all(self, requests: Sequence[ScoreRequest]) -> tuple[np.ndarray, list[int]] | None:
-        """The matrix of all, and how many rows each has, of requests that have a few float64 and nothing else each;
+    def read_all(self, requests: Sequence[ScoreRequest]) -> tuple[Rows, list[int]] | None:
+        """The rows of all, and how many rows each has, of requests that have a few float64 and nothing else each;
         None where one hasn't, or can't be read: then each has to be read by itself.
         """
         if self._string_columns:
@@ -88,7 +88,7 @@ class Plan:
                 return None
             numbers += double[:]
             counts.append(rows)
-        return np.array(numbers, np.float64).reshape(-1, self._features), counts
+        return Rows(np.array(numbers, np.float64).reshape(-1, self._features), _NO_STRINGS), counts
 
     def _refuse_shape(self, rows: int, values: int) -> None:
         if not rows:

@@ -170,7 +170,8 @@ def test_plain_requests_are_read_together_bit_for_bit(asked: list[tuple[int, flo
     plan, requests = _plan(), [_plain(rows, number) for rows, number in asked]
     read = plan.read_all(requests)
     assert read is not None
-    dense, counts = read
+    (dense, strings), counts = read
+    assert not strings
     assert counts == [rows for rows, _ in asked]
     assert dense.tobytes() == b"".join(plan.read(request).dense.tobytes() for request in requests)
     assert dense.shape == (sum(counts), 3)
