@@ -45,6 +45,9 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     # for an answer, and at most two without sending anything else, so a server's limit on pings isn't met.
     ("grpc.keepalive_time_ms", 250),
     ("grpc.keepalive_timeout_ms", 1_000),
+    # The same for the pings by which gRPC sizes its windows. Only one ping may be under way, so one of those that is
+    # never answered keeps back ours, and the default would wait a minute for it.
+    ("grpc.http2.ping_timeout_ms", 1_000),
     # How long the first attempt to connect may take. The default, 20 s, would be spent on a stopped worker of a router,
     # for which the kernel accepts connections, while others share its port.
     ("grpc.min_reconnect_backoff_ms", 1_000),

@@ -33,11 +33,13 @@ from scoremesh.etcd.v1 import etcd_pb2 as pb
 A = TypeVar("A", bound=Message)
 Metadata = tuple[tuple[str, str], ...]
 
-# Pings not faster than every 5 s: etcd closes the connection of a client that pings more often. min_reconnect_backoff
-# is also the shortest time that gRPC gives a connection attempt, TLS included.
+# Pings not faster than every 5 s: etcd closes the connection of a client that pings more often. ping_timeout is that of
+# the pings by which gRPC sizes its windows: one that is never answered keeps ours back, by default for a minute.
+# min_reconnect_backoff is also the shortest time that gRPC gives a connection attempt, TLS included.
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1_000),

@@ -24,6 +24,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from client import AsyncClient, Client, Residency, ScoreError, ScoreItem, Scores
 from scoremesh.scoring.v1 import scoring_pb2 as pb
+from tests.fault_proxy import fault_proxy
 
 _PATIENCE_S = 20.0
 
@@ -280,6 +281,29 @@ async def test_a_router_that_stops_is_left_out(start: _Start, caller: _Caller) -
         stopping.stop()
         answers = [await client.score("acme", "sum", _ROWS, timeout_s=_PATIENCE_S) for _ in range(5)]
     assert {scores.served_by for scores in answers} == {staying.address}
+
+
+async def test_a_router_that_falls_silent_just_after_an_answer_is_given_up(start: _Start, caller: _Caller) -> None:
+    """The first answer of a connection makes gRPC send a ping of its own, which keeps back the client's."""
+    lost, good = start(), start()
+    lost.script = lost.block
+    async with fault_proxy(lost.address) as proxy, caller([proxy.address, good.address]) as client:
+
+        async def ask() -> Scores:
+            return await client.score("acme", "sum", _ROWS, timeout_s=_PATIENCE_S)
+
+        asked = []
+
+        async def ask_one_more() -> None:
+            asked.append(asyncio.create_task(ask()))
+            await asyncio.sleep(0.01)
+
+        await _until(lambda: lost.calls > 0, ask_one_more)
+        proxy.up.dropping = True
+        lost.release.set()
+        await asyncio.gather(*asked)
+        answers = await asyncio.gather(*(ask() for _ in range(4)))
+    assert {scores.served_by for scores in answers} == {good.address}
 
 
 async def test_a_large_request_is_retried_too(start: _Start, caller: _Caller) -> None:
