@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import grpc
 import typer
@@ -32,10 +32,12 @@ from ops.connection import (
     user_name,
 )
 from ops.server_process import open_channel
-from registry.deployment import Deployment
 from registry.errors import InvalidRequestError
-from registry.etcd import TlsFiles
+from registry.etcd_records import TlsFiles
 from scoremesh.registry.v1.registry_pb2_grpc import RegistryServiceStub
+
+if TYPE_CHECKING:
+    from registry.deployment import Deployment
 
 RegistryOption = Annotated[
     str,
@@ -107,6 +109,8 @@ def deployed(target: Target) -> Deployment:
     """The registry that this process is itself. Raises InvalidRequestError: no store is named."""
     if not target.store:
         raise InvalidRequestError("name the object store with --store, or a running registry with --registry")
+    from registry.deployment import Deployment  # A whole registry; half of the time that such a command takes to start.
+
     etcd = etcd_settings(target.etcd)
     return Deployment(store=target.store, cluster=target.cluster, published_by=user_name(), **etcd)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ops.commands import app
+from ops.commands import command_line
 from ops.etcd_server import EtcdServer
 from registry.etcd import Etcd
 from registry.keys import Keys, encode
@@ -52,7 +52,7 @@ async def placed(etcd: Etcd, keys: Keys) -> Placement:
 def command(etcd_server: EtcdServer, keys: Keys) -> Any:
     async def run(*arguments: str, status: int = 0) -> str:
         where = ["--etcd", etcd_server.endpoint, "--cluster", keys.placement.decode().split("/")[2]]
-        done = await asyncio.to_thread(CliRunner().invoke, app, [*arguments, *where])
+        done = await asyncio.to_thread(CliRunner().invoke, command_line(arguments), [*arguments, *where])
         assert done.exit_code == status, (done.output, done.exception)
         return done.output
 
