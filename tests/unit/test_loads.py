@@ -302,8 +302,8 @@ async def test_a_tenant_that_loads_without_end_waits_for_its_own_models(
     monkeypatch.setattr(residents, "JUST_LOADED_S", 0.0)
     for number in range(10):
         await desk.use(f"b{number}", 10)
-    monkeypatch.setattr(residents, "JUST_LOADED_S", 0.5)
-    await asyncio.sleep(0.5)  # b's are no longer just loaded
+    monkeypatch.setattr(residents, "JUST_LOADED_S", 0.2)
+    await asyncio.sleep(0.2)  # b's are no longer just loaded
     desk.begun.clear()
     loading = [desk.begin(f"a{number}", 10) for number in range(3)]
     await until_parked(desk, 1)
