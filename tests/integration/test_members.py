@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
@@ -127,7 +128,8 @@ async def test_it_announces_when_etcd_comes(
         async with asyncio.timeout(30):
             await waiting
         assert story.lines == ["ready"]
-        assert (await etcd.get(keys.member("m1")))[1] is not None
+        async with aclosing(Etcd([server.endpoint])) as patient:
+            assert (await patient.get(keys.member("m1")))[1] is not None
     finally:
         await announcement.aclose()
         await etcd.aclose()
