@@ -38,7 +38,7 @@ class SharedModels:
 
     async def resolve(self, name: str) -> ModelRef | None:
         """The shared model of the application of this name. Raises StoreUnavailableError, ModelUnusableError."""
-        if not self._applications.knows(name):
+        while not self._applications.knows(name):  # A listing of etcd makes forget what has just been read.
             await self._reads.do(name, partial(self._read, name))
         return self._applications.shared(name)
 
