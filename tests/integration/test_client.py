@@ -299,7 +299,8 @@ async def test_a_router_that_falls_silent_just_after_an_answer_is_given_up(start
             await asyncio.sleep(0.01)
 
         await _until(lambda: lost.calls > 0, ask_one_more)
-        proxy.up.dropping = True
+        # A connection made anew would look well: a server sends its settings without having heard anything.
+        proxy.up.dropping = proxy.refusing = True
         lost.release.set()
         await asyncio.gather(*asked)
         answers = await asyncio.gather(*(ask() for _ in range(4)))
