@@ -54,7 +54,7 @@ def command_line(arguments: Sequence[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(lambda: None)  # Without one, a single command would be the whole command line.
-    for name in arguments[:1] if arguments and arguments[0] in _COMMANDS else _COMMANDS:
+    for name in [name for name in arguments[:1] if name in _COMMANDS] or _COMMANDS:
         _add(app, name)
     return app
 

@@ -33,7 +33,7 @@ from ops.connection import (
 )
 from ops.server_process import open_channel
 from registry.errors import InvalidRequestError
-from registry.etcd_records import TlsFiles
+from registry.etcd import TlsFiles
 from scoremesh.registry.v1.registry_pb2_grpc import RegistryServiceStub
 
 if TYPE_CHECKING:

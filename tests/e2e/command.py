@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
+from typer.testing import CliRunner, Result
 
+from ops.commands import command_line
 from tests.e2e.cluster import ROOT, wait_until
 
 ENVIRONMENT = {
@@ -48,6 +50,11 @@ def fails(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> s
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1, done.stderr
     return done.stderr
+
+
+def invoke(*arguments: str) -> Result:
+    """Run a command inside this process."""
+    return CliRunner().invoke(command_line(arguments), arguments)
 
 
 class Up:

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
-from typer.testing import CliRunner
 
-from ops.commands import command_line
 from ops.demo_data import DemoModel
 from ops.demo_models import RECIPES, train
 from ops.etcd_server import EtcdServer
@@ -23,7 +21,7 @@ from ops.local_cluster import LocalCluster
 from ops.score import parse_rows, read_csv
 from registry.errors import InvalidRequestError
 from registry.etcd import TlsFiles
-from tests.e2e.command import ENVIRONMENT, fails, succeeds
+from tests.e2e.command import ENVIRONMENT, fails, invoke, succeeds
 
 _USED = ("acme/tumour-small", "initech/iris", "umbrella/triage")
 Run = Callable[..., str]
@@ -64,7 +62,7 @@ def refuse(exports: dict[str, str], tmp_path: Path) -> Run:
 
 
 def test_help_names_every_command() -> None:
-    text = CliRunner().invoke(command_line([]), ["--help"]).stdout
+    text = invoke("--help").stdout
     commands = (
         *("up", "demo", "load", "catalogue"),
         *("publish", "publish-many", "ls", "describe", "alias", "rollback", "retire", "delete", "score"),
@@ -72,7 +70,7 @@ def test_help_names_every_command() -> None:
     )
     for command in commands:
         assert f" {command} " in text
-        assert f"Usage: root {command} " in CliRunner().invoke(command_line([command]), [command, "--help"]).stdout
+        assert f"Usage: root {command} " in invoke(command, "--help").stdout
 
 
 def test_a_command_imports_what_it_needs(tmp_path: Path) -> None:
@@ -241,7 +239,7 @@ def test_a_failure_is_one_line_and_status_1(refuse: Run, arguments: list[str], w
     ],
 )
 def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
-    done = CliRunner().invoke(command_line(arguments), arguments)
+    done = invoke(*arguments)
     assert done.exit_code == 2
     assert "Usage: " in done.output
 

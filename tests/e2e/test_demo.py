@@ -8,15 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from client import Output, OutputKind, Residency, Scores, Timing
-from ops.commands import command_line
 from ops.demo_data import DemoModel
 from ops.demo_models import RECIPES, Recipe, train
 from ops.demo_tally import Tally, is_right, percentile
 from registry.model import ModelRef, Runtime
-from tests.e2e.command import succeeds
+from tests.e2e.command import invoke, succeeds
 
 _PASSED = r"^passed: (\d+) requests answered, 0 failed; (\d+) predictions checked, 0 wrong; hit rate ([\d.]+)%$"
 _EXPECTED = np.array([0.5, 2.0, 1.0])
@@ -58,7 +56,7 @@ def test_one_wrong_score_fails_the_demo(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("ops.demo.RECIPES", recipes)
     monkeypatch.setattr("ops.demo.train", train_and_bend)
-    done = CliRunner().invoke(command_line(["demo"]), ["demo", "--requests", "30"])
+    done = invoke("demo", "--requests", "30")
     assert done.exit_code == 1, done.output
     assert re.search(
         r"^FAILED: \d+ requests answered, 0 failed; \d+ predictions checked, [1-9]\d* wrong", done.output, re.MULTILINE
@@ -68,7 +66,7 @@ def test_one_wrong_score_fails_the_demo(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_too_few_requests_is_wrong_usage() -> None:
-    assert CliRunner().invoke(command_line(["demo"]), ["demo", "--requests", "1"]).exit_code == 2
+    assert invoke("demo", "--requests", "1").exit_code == 2
 
 
 def demo_model(tolerance: float = 0.0) -> DemoModel:

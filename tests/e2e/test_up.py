@@ -11,14 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from ops.commands import command_line
 from ops.demo_data import DemoModel
 from ops.demo_models import RECIPES, train
 from ops.etcd_server import EtcdServer
 from tests.e2e.cluster import wait_until
-from tests.e2e.command import Up, fails, succeeds, wait_all_gone
+from tests.e2e.command import Up, fails, invoke, succeeds, wait_all_gone
 
 StartUp = Callable[..., Up]
 
@@ -147,6 +145,6 @@ def test_a_part_that_does_not_start_ends_it_with_its_last_words(tmp_path: Path) 
 
 @pytest.mark.parametrize("arguments", [["--scorers", "0"], ["--port", "70000"], ["--no-such-flag"]])
 def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
-    done = CliRunner().invoke(command_line(["up"]), ["up", *arguments])
+    done = invoke("up", *arguments)
     assert done.exit_code == 2
     assert "Usage: " in done.output

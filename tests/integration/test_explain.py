@@ -7,15 +7,14 @@ import json
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from ops.commands import command_line
 from ops.etcd_server import EtcdServer
 from registry.etcd import Etcd
 from registry.keys import Keys, encode
 from registry.model import Member, MemberState, ModelRecord, ModelRef, PlacementRecord, TenantRecord
 from registry.placement import Placement
 from registry.shards import rule_of
+from tests.e2e.command import invoke
 
 TENANTS = [f"t{number:02}" for number in range(40)]
 
@@ -52,7 +51,7 @@ async def placed(etcd: Etcd, keys: Keys) -> Placement:
 def command(etcd_server: EtcdServer, keys: Keys) -> Any:
     async def run(*arguments: str, status: int = 0) -> str:
         where = ["--etcd", etcd_server.endpoint, "--cluster", keys.placement.decode().split("/")[2]]
-        done = await asyncio.to_thread(CliRunner().invoke, command_line(arguments), [*arguments, *where])
+        done = await asyncio.to_thread(invoke, *arguments, *where)
         assert done.exit_code == status, (done.output, done.exception)
         return done.output
 
